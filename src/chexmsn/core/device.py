@@ -6,7 +6,7 @@ from chexmsn.core.errors import UserError
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device behind `auto` (a GPU where there is one), `cpu` or `gpu` (CUDA, else Apple's).
+    """The device behind `auto` (a CUDA GPU where there is one), `cpu` or `gpu`.
 
     Raises UserError for another name, and for a GPU where there is none.
 
@@ -17,10 +17,6 @@ def choose_device(name: str = "auto") -> torch.device:
         raise UserError(f"there is no device called {name!r}: choose one of auto, cpu, gpu")
     if name != "cpu" and torch.cuda.is_available():
         return torch.device("cuda")
-    if name != "cpu" and torch.backends.mps.is_available():
-        return torch.device("mps")
     if name == "gpu":
-        raise UserError(
-            "a GPU was asked for, but this machine has none that torch can use: take --device cpu (or --acc cpu)"
-        )
+        raise UserError("a GPU was asked for, but torch sees none on this machine: take --device cpu (or --acc cpu)")
     return torch.device("cpu")
