@@ -44,7 +44,7 @@ class Cosine:
     """Half a cosine from `start` to `end`, reached at `stretch` times the run's length.
 
     `offset` is added to the step number: facebookresearch/msn steps its schedules before it uses
-    them, so iteration 0 already gets position 1.
+    them, so iteration 0 already gets position 1. The stretched length is cut to whole steps there.
     """
 
     start: float
@@ -53,25 +53,36 @@ class Cosine:
     offset: int = 0
 
     def at(self, step: int, total: int, per_epoch: int) -> float:
-        position = min((step + self.offset) / (self.stretch * total), 1.0)
-        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * position)) / 2
+        return _half_cosine(self.start, self.end, (step + self.offset) / max(1, int(self.stretch * total)))
 
 
 @dataclass(frozen=True)
 class WarmupCosine:
-    """Linear from `start` to `peak` over `warmup_epochs`, then half a cosine to `end`."""
+    """Linear from `start` to `peak` over `warmup_epochs`, then half a cosine to `end`.
+
+    `warmup_share` is the largest share of the run that may be spent on the warm-up, for short runs;
+    `stretch` and `offset` as in `Cosine`.
+
+    >>> schedule = WarmupCosine(peak=1.0, warmup_epochs=2)
+    >>> [round(schedule.at(step, total=8, per_epoch=2), 3) for step in range(0, 9, 2)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
 
     peak: float
     start: float = 0.0
     end: float = 0.0
     warmup_epochs: float = 0.0
+    warmup_share: float = 1.0
     stretch: float = 1.0
     offset: int = 0
 
     def at(self, step: int, total: int, per_epoch: int) -> float:
-        warmup = int(self.warmup_epochs * per_epoch)
+        warmup = int(min(self.warmup_epochs * per_epoch, self.warmup_share * total))
         position = step + self.offset
         if position < warmup:
             return self.start + (self.peak - self.start) * position / warmup
-        progress = min((position - warmup) / max(1.0, self.stretch * total - warmup), 1.0)
-        return self.end + (self.peak - self.end) * (1 + math.cos(math.pi * progress)) / 2
+        return _half_cosine(self.peak, self.end, (position - warmup) / max(1, int(self.stretch * total) - warmup))
+
+
+def _half_cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2

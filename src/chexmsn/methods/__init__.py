@@ -1,1 +1,4 @@
-"""TODO."""
+"""One file per method, found by its name: `msn`, `mae`, `simsiam` pretrain; the others train a classifier.
+
+A method's file offers `Config` (every option with its default) and `Method`, built by `Method(config, encoder, setting)`.
+"""

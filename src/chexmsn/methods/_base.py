@@ -1,0 +1,183 @@
+"""What every method is: views in, a loss out, and a plain description of how to optimise it.
+
+A method owns its networks, its equations and its schedules, and knows nothing of loops, devices or files.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from chexmsn.core.draws import Draws
+from chexmsn.core.errors import UserError
+from chexmsn.core.schedules import Schedule
+from chexmsn.core.shapes import Images, Labels
+from chexmsn.corruptions import CorruptionPlan, corrupt_for_training
+from chexmsn.models.classifier import Classifier
+from chexmsn.models.encoder import Encoder, EncoderConfig
+from chexmsn.views.plan import ViewPlan
+
+
+class Step(NamedTuple):
+    """What one batch gave: the loss to go down, numbers to log, and a classifier's logits."""
+
+    loss: Float[Tensor, ""]
+    log: dict[str, Tensor]
+    logits: Float[Tensor, "B C"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a method may know of the run it is part of.
+
+    Attributes:
+        size: side of the network's input in pixels.
+        batch_size: images per optimiser step, over all processes.
+        findings: what a classifier tells apart.
+        positives: share of the training labels that is positive, per finding.
+        dataset_mean: mean of the training pixels, in [0, 1].
+    """
+
+    size: int
+    batch_size: int
+    findings: tuple[str, ...] = ()
+    positives: tuple[float, ...] | None = None
+    dataset_mean: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterGroup:
+    """Parameters that are treated alike.
+
+    Attributes:
+        params: the parameters.
+        weight_decay: whether the "weight_decay" schedule applies; 0 otherwise.
+        lr_scale: factor on the learning rate.
+        lr: name of the schedule that gives the learning rate.
+        clip: whether their gradients count for, and are scaled by, `Optimiser.clip`.
+    """
+
+    params: list[nn.Parameter]
+    weight_decay: bool = True
+    lr_scale: float = 1.0
+    lr: str = "lr"
+    clip: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """An optimiser in words: the training loop builds it and sets its values before every step.
+
+    Attributes:
+        name: AdamW, or stochastic gradient descent with momentum.
+        groups: every trainable parameter, once.
+        betas: AdamW's decay rates.
+        momentum: that of SGD.
+        clip: largest global gradient norm over the groups with `clip`; None leaves gradients alone.
+    """
+
+    name: Literal["adamw", "sgd"]
+    groups: list[ParameterGroup]
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
+    clip: float | None = None
+
+
+class AbstractMethod(nn.Module, ABC):
+    """A way to train a network.
+
+    `schedule` is what `schedules()` gives at the optimiser step at hand, by name. Views come as
+    `make_views` cuts them from `views()`: one tensor per group, view-major. A classifier is validated on one
+    group with one view, the published evaluation view.
+    """
+
+    kind: ClassVar[Literal["pretraining", "classifier"]]
+    uses_mask_ratio: ClassVar[bool]
+    config: Any
+
+    @classmethod
+    def check(cls, config: Any, encoder: EncoderConfig, size: int, batch_size: int) -> None:
+        """Raise UserError where the method cannot work with this encoder, image size or batch, before data is opened."""
+
+    @abstractmethod
+    def views(self) -> ViewPlan:
+        """What each image becomes."""
+
+    def corruption(self) -> CorruptionPlan | None:
+        """What anchors (a classifier's inputs) are corrupted with while training; recorded with the run."""
+        return self.config.corruption
+
+    def corrupted(self, images: Images, draws: Draws) -> Images:
+        """The images as training shows them: corrupted where that was asked for. `draws` has a key per image."""
+        plan = self.corruption()
+        return images if plan is None else corrupt_for_training(images, plan, draws)
+
+    @abstractmethod
+    def step(self, views: list[Images], labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
+        """The loss of one batch, with gradient."""
+
+    @torch.no_grad()
+    def validation_step(
+        self, views: list[Images], labels: Labels | None, draws: Draws, schedule: Mapping[str, float]
+    ) -> Step:
+        """The loss of one batch without gradient; the same for the same draws."""
+        return self.step(views, labels, draws, schedule)
+
+    @abstractmethod
+    def optimiser(self) -> Optimiser:
+        """How to go down."""
+
+    @abstractmethod
+    def schedules(self) -> Mapping[str, Schedule]:
+        """Values that change from step to step: "lr", "weight_decay" and the method's own."""
+
+    @torch.no_grad()
+    def after_step(self, schedule: Mapping[str, float]) -> None:
+        """What follows the optimiser step, such as moving a target network."""
+
+    @abstractmethod
+    def downstream(self) -> Encoder | Classifier:
+        """The part that is used afterwards."""
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies, as in MSN and MAE: not to biases and not to one-dimensional parameters.
+
+    The class token and a learned position embedding are decayed (facebookresearch/msn `init_opt`).
+    """
+    return parameter.ndim > 1 and not name.endswith("bias")
+
+
+def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], **common: Any) -> list[ParameterGroup]:
+    """The trainable parameters in two groups, decayed and not; `common` goes to both."""
+    trainable = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    split = {decay: [p for name, p in trainable if decays(name, p) is decay] for decay in (True, False)}
+    return [ParameterGroup(params=params, weight_decay=decay, **common) for decay, params in split.items() if params]
+
+
+@torch.no_grad()
+def ema_update(target: nn.Module, online: nn.Module, momentum: float) -> None:
+    """target <- momentum * target + (1 - momentum) * online, parameters only: buffers stay the target's own."""
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1.0 - momentum)
+
+
+def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Half precision raised to float32; float64 stays what it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def check_mask_ratio(ratio: float) -> None:
+    """Raises UserError outside [0, 1)."""
+    if not 0 <= ratio < 1:
+        raise UserError(f"mask ratio must lie in [0, 1), not {ratio}: choose for example 0.15")
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Raises UserError where one of the named options is not above 0."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise UserError(f"{name.replace('_', ' ')} must be above 0, not {getattr(config, name)}")
