@@ -1,1 +1,1 @@
-"""TODO."""
+"""Encoders, heads, classifiers, and the folders they are kept in."""

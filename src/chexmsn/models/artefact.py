@@ -1,0 +1,297 @@
+"""The folders in which encoders and classifiers are kept, and how they come back.
+
+An artefact is a folder of two files: `encoder.safetensors` or `classifier.safetensors`, and
+`config.json`:
+
+    format         1
+    kind           encoder | classifier
+    encoder        the fields of EncoderConfig
+    findings       names in the order of the outputs (classifier)
+    thresholds     finding -> probability from which on it counts as present (classifier)
+    preprocessing  what an image must go through before and inside the network, for other software
+    fingerprint    of the weights, checked when they are loaded
+    provenance     whatever the maker recorded: data, method, seed, corruptions seen
+
+Models are loaded from an artefact, from a run folder that holds one (`encoder/`, `classifier/`), or
+from a Lightning checkpoint of ours. Such a checkpoint has plain `hyper_parameters`: `encoder` (the
+fields of EncoderConfig), `method`, `findings` (where a classifier is trained) and, optionally,
+`downstream_prefix`: how the names of the downstream model's weights begin in its state dict.
+"""
+
+import hashlib
+import pickle
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from chexmsn.core.errors import UserError
+from chexmsn.core.files import read_json, write_json
+from chexmsn.models.classifier import Classifier
+from chexmsn.models.encoder import Encoder, EncoderConfig, build_encoder
+
+FORMAT = 1
+KINDS = ("encoder", "classifier")
+_PREFIXES = ("method.target_encoder.", "method.encoder.", "method.classifier.")
+_NAMED = 3  # how many weights an error names of each sort
+
+
+@dataclass(frozen=True)
+class ClassifierArtefact:
+    """A classifier in evaluation mode and what was kept with it."""
+
+    classifier: Classifier
+    findings: tuple[str, ...]
+    thresholds: dict[str, float]
+    provenance: dict[str, Any]
+    path: Path
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A model as it lies on disk, whatever it lies in."""
+
+    path: Path
+    config: EncoderConfig
+    findings: tuple[str, ...]  # none: an encoder
+    weights: dict[str, Tensor]
+    thresholds: dict[str, float]
+    provenance: dict[str, Any]
+
+
+def fingerprint(model: nn.Module) -> str:
+    """The SHA-256 of all weights and buffers, in the order of their names, with their types and shapes.
+
+    >>> fingerprint(nn.Linear(2, 2)) == fingerprint(nn.Linear(2, 2))
+    False
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def save_encoder(folder: Path, encoder: Encoder, provenance: Mapping[str, Any]) -> None:
+    """Write an encoder and where it comes from. The folder is there whole or not at all; an older one is replaced."""
+    _save(Path(folder), "encoder", encoder, encoder.config, {"provenance": dict(provenance)})
+
+
+def save_classifier(
+    folder: Path, classifier: Classifier, *, thresholds: Mapping[str, float], provenance: Mapping[str, Any]
+) -> None:
+    """Write a classifier, its thresholds (a finding may have none) and where it comes from.
+
+    The folder is there whole or not at all; an older one is replaced.
+    Raises UserError for the threshold of a finding that the classifier does not know.
+    """
+    unknown = sorted(set(thresholds) - set(classifier.findings))
+    if unknown:
+        raise UserError(f"no output for the threshold of {unknown[0]}: findings are {', '.join(classifier.findings)}")
+    extra = {
+        "findings": list(classifier.findings),
+        "thresholds": dict(thresholds),
+        "provenance": dict(provenance),
+    }
+    _save(Path(folder), "classifier", classifier, classifier.encoder.config, extra)
+
+
+def load_encoder(path: Path, config: EncoderConfig | None = None) -> Encoder:
+    """The encoder of an artefact, a run folder or a Lightning checkpoint; that of a classifier, where there is one.
+
+    It comes in training mode like any new module, on the CPU. Where `config` is given, the weights
+    must fit it; otherwise the recorded one is used. Raises UserError for a path that holds no
+    model, a damaged file, and weights of another architecture (it names what does not fit).
+    """
+    stored = _read(Path(path), "encoder")
+    weights = _below("encoder.", stored.weights) if stored.findings else stored.weights
+    encoder = _empty_encoder(config or stored.config)
+    _fill(encoder, weights, stored.path)
+    return encoder
+
+
+def load_classifier(path: Path) -> ClassifierArtefact:
+    """The classifier of an artefact, a run folder or a Lightning checkpoint (which has no thresholds), on the CPU.
+
+    Raises UserError as `load_encoder` does, and for an encoder without a classifier.
+    """
+    stored = _read(Path(path), "classifier")
+    if not stored.findings:
+        raise UserError(f"{path} holds an encoder and no classifier: train one on it first")
+    encoder = _empty_encoder(stored.config)
+    with torch.device("meta"):
+        classifier = Classifier(encoder, stored.findings)
+    _fill(classifier, stored.weights, stored.path)
+    return ClassifierArtefact(classifier.eval(), stored.findings, stored.thresholds, stored.provenance, stored.path)
+
+
+def provenance_of(path: Path) -> dict[str, Any]:
+    """What the maker of an artefact recorded (of a checkpoint: its method). Raises UserError as `load_encoder` does."""
+    return _read(Path(path), "encoder").provenance
+
+
+# --- writing
+
+
+def _save(folder: Path, kind: str, model: nn.Module, config: EncoderConfig, extra: dict[str, Any]) -> None:
+    described = {
+        "format": FORMAT,
+        "kind": kind,
+        "encoder": asdict(config),
+        "preprocessing": _preprocessing(config),
+        "fingerprint": fingerprint(model),
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        new, old = temporary / "new", temporary / "old"
+        new.mkdir()
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        save_file(weights, new / f"{kind}.safetensors")
+        write_json(new / "config.json", described | extra)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(temporary)
+
+
+def _preprocessing(config: EncoderConfig) -> dict[str, Any]:
+    return {
+        "size": config.size,
+        "view": "short side to size * 256 / 224 (rounded), centre crop of size x size, one channel in [0, 1]",
+        "mean": config.mean,
+        "std": config.std,
+        "channels": config.channels,
+        "normalisation": "inside the network, its first layer: (image - mean) / std, repeated for each channel",
+    }
+
+
+# --- reading
+
+
+def _read(path: Path, kind: str) -> _Stored:
+    if not path.exists():
+        raise UserError(f"there is no {path}: name a run folder, a folder with config.json, or a .ckpt file")
+    if path.is_file():
+        return _read_checkpoint(path)
+    return _read_folder(_artefact_in(path, kind))
+
+
+def _artefact_in(folder: Path, kind: str) -> Path:
+    """The artefact that a folder is or holds; of a run with both, the one of this kind."""
+    places = [folder, folder / kind, *(folder / other for other in KINDS)]
+    for place in places:
+        if (place / "config.json").is_file() and any((place / f"{k}.safetensors").is_file() for k in KINDS):
+            return place
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    hint = (
+        f"the run is not finished: resume it, or name {checkpoint}" if checkpoint.is_file() else "is it a run folder?"
+    )
+    raise UserError(f"{folder} holds no trained model (no encoder/ or classifier/ with config.json): {hint}")
+
+
+def _read_folder(folder: Path) -> _Stored:
+    described = read_json(folder / "config.json")
+    if not isinstance(described, dict) or described.get("format") != FORMAT or described.get("kind") not in KINDS:
+        raise UserError(f"{folder}/config.json does not describe a model in format {FORMAT}: was it made by chexmsn?")
+    file = folder / f"{described['kind']}.safetensors"
+    try:
+        weights = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} cannot be read ({_one_line(error)}): restore it or train again") from None
+    return _Stored(
+        folder,
+        _config(described.get("encoder"), folder),
+        tuple(described.get("findings", ())),
+        weights,
+        described.get("thresholds", {}),
+        described.get("provenance", {}),
+    )
+
+
+def _read_checkpoint(file: Path) -> _Stored:
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"{file} is not a checkpoint that can be read safely ({_one_line(error)})") from None
+    described = checkpoint.get("hyper_parameters", {}) if isinstance(checkpoint, dict) else {}
+    if "encoder" not in described or "state_dict" not in checkpoint:
+        raise UserError(f"{file} is not a checkpoint of a chexmsn run (it records no encoder): name the run folder")
+    weights = checkpoint["state_dict"]
+    return _Stored(
+        file,
+        _config(described["encoder"], file),
+        tuple(described.get("findings", ())),
+        _below(_prefix(described, weights, file), weights),
+        {},
+        {"checkpoint": file.name, "method": described.get("method")},
+    )
+
+
+def _prefix(described: Mapping[str, Any], weights: Iterable[str], file: Path) -> str:
+    wanted = described.get("downstream_prefix")
+    names = list(weights)
+    for prefix in [wanted] if wanted else _PREFIXES:
+        if any(name.startswith(prefix) for name in names):
+            return prefix
+    raise UserError(f"{file} holds no weights under {wanted or ' or '.join(_PREFIXES)}: name the run folder instead")
+
+
+def _below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+
+
+def _config(described: Any, path: Path) -> EncoderConfig:
+    known = {field.name for field in fields(EncoderConfig)}
+    if not isinstance(described, Mapping) or not described.keys() <= known:
+        strange = ", ".join(sorted(described.keys() - known)) if isinstance(described, Mapping) else described
+        raise UserError(
+            f"{path} describes an encoder this version does not know ({strange}): use the version that made it"
+        )
+    return EncoderConfig(**described)
+
+
+def _empty_encoder(config: EncoderConfig) -> Encoder:
+    """An encoder without weights: nothing is drawn and nothing filled twice."""
+    with torch.device("meta"):
+        return build_encoder(config)
+
+
+def _fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    wanted = model.state_dict()
+    shared = wanted.keys() & weights.keys()
+    problems = {
+        "missing": [name for name in wanted if name not in weights],
+        "unexpected": [name for name in weights if name not in wanted],
+        "of another shape": [
+            f"{name} ({_shape(weights[name])}, not {_shape(wanted[name])})"
+            for name in wanted
+            if name in shared and weights[name].shape != wanted[name].shape
+        ],
+    }
+    told = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+    if told:
+        name = getattr(model, "encoder", model).config.name
+        raise UserError(f"the weights in {path} do not fit {name}: {told}. Choose the encoder they were trained with")
+    model.load_state_dict(weights, assign=True)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one number"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,58 @@
+"""What sits between an encoder and a pretraining loss."""
+
+from torch import nn
+
+from chexmsn.models.initialisation import initialise
+
+
+class ProjectionHead(nn.Sequential):
+    """MSN's projection head: `B x width` to `B x out`, three linear layers, BatchNorm and GELU between them.
+
+    facebookresearch/msn `src/msn_train.py`: linear layers have biases and start like the backbone.
+    BatchNorm sees one resolution at a time if each group of views is passed through on its own.
+    """
+
+    def __init__(self, width: int, hidden: int = 2048, out: int = 256) -> None:
+        super().__init__(
+            nn.Linear(width, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.GELU(),
+            nn.Linear(hidden, out),
+        )
+        initialise(self)
+
+
+class SimSiamProjector(nn.Sequential):
+    """SimSiam's projector: `B x width` to `B x out`, hidden layers as wide as the input.
+
+    facebookresearch/simsiam `simsiam/builder.py`: the last BatchNorm has no scale or shift, and the
+    bias before it, which it would cancel, is frozen.
+    """
+
+    def __init__(self, width: int, out: int = 2048) -> None:
+        super().__init__(
+            nn.Linear(width, width, bias=False),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+            nn.Linear(width, width, bias=False),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+            nn.Linear(width, out),
+            nn.BatchNorm1d(out, affine=False),
+        )
+        self[6].bias.requires_grad_(False)
+
+
+class SimSiamPredictor(nn.Sequential):
+    """SimSiam's predictor: `B x dim` to `B x dim` through a bottleneck of `hidden`, nothing after the last layer."""
+
+    def __init__(self, dim: int = 2048, hidden: int = 512) -> None:
+        super().__init__(
+            nn.Linear(dim, hidden, bias=False),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, dim),
+        )

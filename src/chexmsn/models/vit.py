@@ -1,0 +1,90 @@
+"""The vision transformer: timm's blocks, our own positions and our own removal of patches.
+
+Dosovitskiy et al. 2021 (arXiv 2010.11929) in the form of facebookresearch/msn `src/deit.py`:
+pre-norm, class token, learned positions for class token and patches, exact GELU, LayerNorm eps
+1e-6. Parameter names inside `vit` are timm's, which are also those of facebookresearch/msn.
+"""
+
+import torch
+from jaxtyping import Float
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chexmsn.core.shapes import Images, Kept
+from chexmsn.models._base import Encoder, EncoderConfig, Features, Normalise
+from chexmsn.models.initialisation import initialise
+
+
+def interpolate_positions(positions: Float[Tensor, "1 P D"], grid: tuple[int, int]) -> Float[Tensor, "1 Q D"]:
+    """Position embeddings (class token first, then a square grid, row-major) for another grid of patches.
+
+    Bicubic, corners not aligned, not antialiased; the class token's stays. We name the size of the
+    new grid, as facebookresearch/mae does. facebookresearch/msn gives a scale factor instead, with
+    the same numbers wherever the rounded size comes out right, and loses a row where it does not
+    (14 to 29, for example).
+
+    >>> interpolate_positions(torch.zeros(1, 1 + 14 * 14, 8), (6, 9)).shape
+    torch.Size([1, 55, 8])
+    """
+    side = round((positions.shape[1] - 1) ** 0.5)
+    if grid == (side, side):
+        return positions
+    square = positions[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    resized = functional.interpolate(square, size=grid, mode="bicubic", align_corners=False)
+    return torch.cat([positions[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
+
+
+def keep_patches(tokens: Float[Tensor, "B T D"], kept: Kept) -> Float[Tensor, "B S D"]:
+    """The class token and the kept patches, in the order of `kept`; each image has its own."""
+    index = kept.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
+    return torch.cat([tokens[:, :1], tokens[:, 1:].gather(1, index)], dim=1)
+
+
+class ViT(Encoder):
+    """A vision transformer whose patches can be left out.
+
+    Takes images of any size made of whole patches; their sides may differ from each other and from
+    those it was trained on. `pooled` is the class token after the last LayerNorm.
+    """
+
+    kind = "transformer"
+
+    def __init__(self, config: EncoderConfig, width: int, depth: int, heads: int) -> None:
+        super().__init__(config, width)
+        self.normalise = Normalise(config)
+        self.vit = VisionTransformer(
+            img_size=config.size,
+            patch_size=config.patch,
+            in_chans=config.channels,
+            num_classes=0,
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
+            drop_path_rate=config.drop_path,
+            weight_init="skip",
+        )
+        initialise(self.vit)
+        nn.init.trunc_normal_(self.vit.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.vit.pos_embed, std=0.02)
+
+    def forward(self, images: Images, kept: Kept | None = None) -> Features:
+        tokens = self.tokens(self.normalise(images), kept)
+        return Features(tokens[:, 0], tokens[:, 1:])
+
+    def tokens(self, pixels: Float[Tensor, "B C H W"], kept: Kept | None = None) -> Float[Tensor, "B T D"]:
+        """Class token and patch tokens after the last LayerNorm, from pixels already normalised."""
+        tokens = self.embed(pixels)
+        if kept is not None:
+            tokens = keep_patches(tokens, kept)
+        return self.vit.norm(self.vit.blocks(tokens))
+
+    def embed(self, pixels: Float[Tensor, "B C H W"]) -> Float[Tensor, "B T D"]:
+        """Class token and patches with their positions, before the first block.
+
+        Raises UserError for a side that is no multiple of the patch size.
+        """
+        grid = self.grid(*pixels.shape[2:])
+        patches = self.vit.patch_embed.proj(pixels).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.vit.cls_token.expand(len(pixels), -1, -1), patches], dim=1)
+        return tokens + interpolate_positions(self.vit.pos_embed, grid)
