@@ -12,9 +12,9 @@
 #
 # Training a classifier on a pretrained encoder, with the published settings as defaults. From the root of the project:
 #
-#   DATA_DIR=/data/mimic-cxr-jpg sbatch slurm/job-scripts/downstream-trainer.sh
-#   DATA_DIR=/data/mimic-cxr-jpg CKPT_DIR=runs/ssl-mae-seed0 sbatch slurm/job-scripts/downstream-trainer.sh
-#   DATA_DIR=/data/mimic-cxr-jpg sbatch --array=0-4 slurm/job-scripts/downstream-trainer.sh   # five seeds, five encoders
+#   DATA_DIR=mimic-cxr-jpg sbatch slurm/job-scripts/downstream-trainer.sh
+#   DATA_DIR=mimic-cxr-jpg CKPT_DIR=runs/ssl-mae-seed0 sbatch slurm/job-scripts/downstream-trainer.sh
+#   DATA_DIR=mimic-cxr-jpg sbatch --array=0-4 slurm/job-scripts/downstream-trainer.sh   # five seeds, five encoders
 #
 # The reasons for the lines above are in ssl-trainer.sh, beside this file.
 set -euo pipefail
@@ -28,7 +28,7 @@ SEED="$((${SEED:-0} + ${SLURM_ARRAY_TASK_ID:-0}))"
 # An array without CKPT_DIR takes the encoder that ssl-trainer.sh trained under the same seed.
 CKPT_DIR="${CKPT_DIR:-runs/ssl-msn-seed$SEED}"
 DATA_SHARE="${DATA_SHARE:-1.0}"
-RUN_DIR="${RUN_DIR:-runs}/downstream-$(basename "$CKPT_DIR")-share$DATA_SHARE-seed$SEED"
+RUN_DIR="${RUNS:-runs}/downstream-$(basename "$CKPT_DIR")-share$DATA_SHARE-seed$SEED"
 
 run_and_requeue "${PYTHON:-.venv/bin/python}" downstream-trainer.py \
     --tm "${ENCODER_KIND:-transformer}" \

@@ -12,10 +12,10 @@
 #
 # Pretraining, with the published settings as defaults. From the root of the project:
 #
-#   DATA_DIR=/data/mimic-cxr-jpg sbatch slurm/job-scripts/ssl-trainer.sh
-#   DATA_DIR=/data/mimic-cxr-jpg METHOD=mae MASK_RATIO=0.75 sbatch slurm/job-scripts/ssl-trainer.sh
-#   DATA_DIR=/data/mimic-cxr-jpg sbatch --array=0-4 slurm/job-scripts/ssl-trainer.sh       # five seeds
-#   DATA_DIR=/data/mimic-cxr-jpg sbatch --gpus-per-node=4 --ntasks-per-node=4 --cpus-per-task=12 ...
+#   DATA_DIR=mimic-cxr-jpg sbatch slurm/job-scripts/ssl-trainer.sh
+#   DATA_DIR=mimic-cxr-jpg METHOD=mae MASK_RATIO=0.75 sbatch slurm/job-scripts/ssl-trainer.sh
+#   DATA_DIR=mimic-cxr-jpg sbatch --array=0-4 slurm/job-scripts/ssl-trainer.sh       # five seeds
+#   DATA_DIR=mimic-cxr-jpg sbatch --gpus-per-node=4 --ntasks-per-node=4 --cpus-per-task=12 ...
 #
 # Partition, account and modules differ from site to site: give them to sbatch, and name the interpreter in PYTHON.
 # --signal: B: tells the shell alone, so that Lightning does not ask for a second requeue; 300 s are enough to stop.
@@ -31,7 +31,7 @@ source slurm/job-scripts/requeue.sh
 METHOD="${METHOD:-msn}"
 # Every element of an array is its own seed and its own run folder: none writes where another does.
 SEED="$((${SEED:-0} + ${SLURM_ARRAY_TASK_ID:-0}))"
-RUN_DIR="${RUN_DIR:-runs}/ssl-$METHOD-seed$SEED"
+RUN_DIR="${RUNS:-runs}/ssl-$METHOD-seed$SEED"
 
 run_and_requeue "${PYTHON:-.venv/bin/python}" ssl-trainer.py \
     -m "$METHOD" \
