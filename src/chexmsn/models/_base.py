@@ -1,7 +1,7 @@
 """What an encoder is: its description, what it returns, and what it owes to those who use it."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
 
 from jaxtyping import Float
@@ -114,6 +114,10 @@ class Encoder(nn.Module, ABC):
             if side < 1 or side % patch:
                 raise UserError(f"the side of an image must be {_whole_patches(side, patch)}")
         return sides[0] // patch, sides[1] // patch
+
+    def resize(self, size: int) -> None:
+        """Make the encoder one for images of another size. Raises UserError for sides that are not whole patches."""
+        self.config = replace(self.config, size=size)
 
     @abstractmethod
     def forward(self, images: Images, kept: Kept | None = None) -> Features:

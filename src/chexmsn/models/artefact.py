@@ -13,17 +13,15 @@ An artefact is a folder of two files: `encoder.safetensors` or `classifier.safet
     provenance     whatever the maker recorded: data, method, seed, corruptions seen
 
 Models are loaded from an artefact, from a run folder that holds one (`encoder/`, `classifier/`), or
-from a Lightning checkpoint of ours. Such a checkpoint has plain `hyper_parameters`: `encoder` (the
-fields of EncoderConfig), `method`, `findings` (where a classifier is trained) and, optionally,
-`downstream_prefix`: how the names of the downstream model's weights begin in its state dict.
+from a Lightning checkpoint of ours, which says under the key `chexmsn` (see `identity`) what it holds.
 """
 
 import hashlib
 import pickle
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +37,6 @@ from chexmsn.models.encoder import Encoder, EncoderConfig, build_encoder
 
 FORMAT = 1
 KINDS = ("encoder", "classifier")
-_PREFIXES = ("method.target_encoder.", "method.encoder.", "method.classifier.")
 _NAMED = 3  # how many weights an error names of each sort
 
 
@@ -72,8 +69,12 @@ def fingerprint(model: nn.Module) -> str:
     >>> fingerprint(nn.Linear(2, 2)) == fingerprint(nn.Linear(2, 2))
     False
     """
+    return _digest(model.state_dict())
+
+
+def _digest(weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
@@ -106,14 +107,16 @@ def save_classifier(
 def load_encoder(path: Path, config: EncoderConfig | None = None) -> Encoder:
     """The encoder of an artefact, a run folder or a Lightning checkpoint; that of a classifier, where there is one.
 
-    It comes in training mode like any new module, on the CPU. Where `config` is given, the weights
-    must fit it; otherwise the recorded one is used. Raises UserError for a path that holds no
+    It comes in training mode like any new module, on the CPU. Where `config` is given, the encoder is
+    of that configuration and the weights must fit it, except that position embeddings are resized to
+    its image size; otherwise the recorded one is used. Raises UserError for a path that holds no
     model, a damaged file, and weights of another architecture (it names what does not fit).
     """
     stored = _read(Path(path), "encoder")
-    weights = _below("encoder.", stored.weights) if stored.findings else stored.weights
-    encoder = _empty_encoder(config or stored.config)
-    _fill(encoder, weights, stored.path)
+    wanted = config or stored.config
+    encoder = _empty_encoder(replace(wanted, size=stored.config.size))
+    _fill(encoder, _below("encoder.", stored.weights) if stored.findings else stored.weights, stored.path)
+    encoder.resize(wanted.size)
     return encoder
 
 
@@ -133,8 +136,24 @@ def load_classifier(path: Path) -> ClassifierArtefact:
 
 
 def provenance_of(path: Path) -> dict[str, Any]:
-    """What the maker of an artefact recorded (of a checkpoint: its method). Raises UserError as `load_encoder` does."""
+    """What the maker of an artefact recorded (nothing for a checkpoint). Raises UserError as `load_encoder` does."""
     return _read(Path(path), "encoder").provenance
+
+
+def identity(root: nn.Module, downstream: Encoder | Classifier) -> dict[str, Any]:
+    """What a checkpoint of `root` must hold under the key `chexmsn`, so that `downstream`, a part of it, can be loaded.
+
+    Plain values: `encoder` (the fields of EncoderConfig), `findings` (none for an encoder) and
+    `prefix`, with which the names of its weights begin in the state dict of `root`.
+
+    >>> encoder = build_encoder(EncoderConfig(name="vit_micro", size=32))
+    >>> identity(nn.ModuleDict({"target": encoder}), encoder)["prefix"]
+    'target.'
+    """
+    prefix = next(name for name, module in root.named_modules() if module is downstream)
+    encoder = downstream.encoder if isinstance(downstream, Classifier) else downstream
+    findings = downstream.findings if isinstance(downstream, Classifier) else ()
+    return {"encoder": asdict(encoder.config), "findings": list(findings), "prefix": f"{prefix}."}
 
 
 # --- writing
@@ -207,6 +226,8 @@ def _read_folder(folder: Path) -> _Stored:
         weights = load_file(file)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{file} cannot be read ({_one_line(error)}): restore it or train again") from None
+    if _digest(weights) != described.get("fingerprint"):
+        raise UserError(f"{file} is not what {folder}/config.json describes (another fingerprint): restore both files")
     return _Stored(
         folder,
         _config(described.get("encoder"), folder),
@@ -222,27 +243,17 @@ def _read_checkpoint(file: Path) -> _Stored:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise UserError(f"{file} is not a checkpoint that can be read safely ({_one_line(error)})") from None
-    described = checkpoint.get("hyper_parameters", {}) if isinstance(checkpoint, dict) else {}
-    if "encoder" not in described or "state_dict" not in checkpoint:
-        raise UserError(f"{file} is not a checkpoint of a chexmsn run (it records no encoder): name the run folder")
-    weights = checkpoint["state_dict"]
+    if not isinstance(checkpoint, dict) or "chexmsn" not in checkpoint:
+        raise UserError(f"{file} is no checkpoint of a chexmsn run (it does not say what it holds): name a run folder")
+    described = checkpoint["chexmsn"]
     return _Stored(
         file,
         _config(described["encoder"], file),
-        tuple(described.get("findings", ())),
-        _below(_prefix(described, weights, file), weights),
+        tuple(described["findings"]),
+        _below(described["prefix"], checkpoint["state_dict"]),
         {},
-        {"checkpoint": file.name, "method": described.get("method")},
+        {},
     )
-
-
-def _prefix(described: Mapping[str, Any], weights: Iterable[str], file: Path) -> str:
-    wanted = described.get("downstream_prefix")
-    names = list(weights)
-    for prefix in [wanted] if wanted else _PREFIXES:
-        if any(name.startswith(prefix) for name in names):
-            return prefix
-    raise UserError(f"{file} holds no weights under {wanted or ' or '.join(_PREFIXES)}: name the run folder instead")
 
 
 def _below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

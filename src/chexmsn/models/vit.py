@@ -68,6 +68,11 @@ class ViT(Encoder):
         nn.init.trunc_normal_(self.vit.cls_token, std=0.02)
         nn.init.trunc_normal_(self.vit.pos_embed, std=0.02)
 
+    def resize(self, size: int) -> None:
+        super().resize(size)
+        positions = interpolate_positions(self.vit.pos_embed.detach(), self.grid(size))
+        self.vit.pos_embed = nn.Parameter(positions, requires_grad=self.vit.pos_embed.requires_grad)
+
     def forward(self, images: Images, kept: Kept | None = None) -> Features:
         tokens = self.tokens(self.normalise(images), kept)
         return Features(tokens[:, 0], tokens[:, 1:])
