@@ -1,0 +1,61 @@
+"""What a degraded image costs, as a drop from the clean value.
+
+Numbers or arrays of them, point by point: with resampled values of clean and corrupted from the
+same counts, the drops are paired resamples. The relative drop hides collapse: from 0.745 to 0.50
+it is 33 %, though all skill is lost, which the drop above chance says (100 %).
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def absolute_drop(clean: ArrayLike, corrupted: ArrayLike) -> np.ndarray:
+    """clean - corrupted."""
+    return np.subtract(clean, corrupted)
+
+
+def relative_drop(clean: ArrayLike, corrupted: ArrayLike) -> np.ndarray:
+    """(clean - corrupted) / clean; NaN where clean is 0.
+
+    >>> float(relative_drop(0.8, 0.6).round(3))
+    0.25
+    """
+    return above_chance_drop(clean, corrupted, chance=0.0)
+
+
+def above_chance_drop(clean: ArrayLike, corrupted: ArrayLike, chance: ArrayLike = 0.5) -> np.ndarray:
+    """(clean - corrupted) / (clean - chance): the share of the skill that is lost.
+
+    Chance is 0.5 for AUROC and the prevalence for average precision. NaN where the clean value does
+    not exceed chance: there was no skill to lose.
+
+    >>> float(above_chance_drop(0.8, 0.6).round(3))
+    0.667
+    """
+    skill = np.subtract(clean, chance)
+    return np.divide(absolute_drop(clean, corrupted), np.where(skill > 0, skill, np.nan))
+
+
+def area_under_degradation(severities: ArrayLike, values: ArrayLike) -> np.ndarray:
+    """The mean height of the degradation curve: trapezoids over severity, divided by its range.
+
+    `severities` (K, ascending, the clean 0 first) and `values` (... x K). Steps of severity are not
+    equal in effect, so curves compare between models under one corruption, not between corruptions.
+
+    >>> float(area_under_degradation([0, 1, 2], [0.9, 0.8, 0.5]).round(3))
+    0.75
+    """
+    values, steps = np.asarray(values, dtype=np.float64), np.diff(severities)
+    return (values[..., 1:] + values[..., :-1]) / 2 @ (steps / steps.sum())
+
+
+def skill_under_degradation(severities: ArrayLike, values: ArrayLike, chance: float = 0.5) -> np.ndarray:
+    """The share of the clean skill that is kept on average: the same area of (value - chance) / (clean - chance).
+
+    `values[..., 0]` is the clean value; NaN where it does not exceed chance.
+
+    >>> float(skill_under_degradation([0, 1, 2], [0.9, 0.8, 0.5]).round(3))
+    0.625
+    """
+    values = np.asarray(values, dtype=np.float64)
+    return area_under_degradation(severities, 1 - above_chance_drop(values[..., :1], values, chance))
