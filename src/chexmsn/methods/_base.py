@@ -18,16 +18,15 @@ from chexmsn.core.schedules import Schedule
 from chexmsn.core.shapes import Images, Labels
 from chexmsn.corruptions import CorruptionPlan, corrupt_for_training
 from chexmsn.models.classifier import Classifier
-from chexmsn.models.encoder import Encoder, EncoderConfig
-from chexmsn.views.plan import ViewPlan
+from chexmsn.models.encoder import VIT_SIZES, Encoder, EncoderConfig
+from chexmsn.views import ViewPlan
 
 
 class Step(NamedTuple):
-    """What one batch gave: the loss to go down, numbers to log, and a classifier's logits."""
+    """What one batch gave: the loss to go down, and other numbers to log."""
 
     loss: Float[Tensor, ""]
     log: dict[str, Tensor]
-    logits: Float[Tensor, "B C"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,14 +169,34 @@ def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def per_view(draws: Draws, name: str, count: int) -> Draws:
+    """Draws for `count` views of each image, view-major like the views."""
+    return Draws(torch.cat([draws.stream(name, view).keys for view in range(count)]))
+
+
 def check_mask_ratio(ratio: float) -> None:
     """Raises UserError outside [0, 1)."""
     if not 0 <= ratio < 1:
-        raise UserError(f"mask ratio must lie in [0, 1), not {ratio}: choose for example 0.15")
+        raise UserError(f"the mask ratio must lie in [0, 1), not {ratio}: choose for example 0.15")
+
+
+def check_patches(method: str, ratio: float, encoder: EncoderConfig, size: int) -> None:
+    """Raises UserError where images of this size have no whole patches, or none that stay, or must not lose any."""
+    if size % encoder.patch:
+        raise UserError(f"{method} cuts images into patches of {encoder.patch} pixels: {size} is no multiple of it")
+    if ratio and encoder.name not in VIT_SIZES:
+        raise UserError(
+            f"{method} drops patches (mask ratio {ratio}), which {encoder.name} cannot do without: "
+            "set the mask ratio to 0 or take a transformer"
+        )
+    patches = (size // encoder.patch) ** 2
+    if patches * (1 - ratio) < 1:
+        raise UserError(f"a mask ratio of {ratio} leaves none of the {patches} patches of {size} pixels: lower it")
 
 
 def check_positive(config: Any, *names: str) -> None:
-    """Raises UserError where one of the named options is not above 0."""
+    """Raises UserError where one of the named options is given and not above 0."""
     for name in names:
-        if not getattr(config, name) > 0:
-            raise UserError(f"{name.replace('_', ' ')} must be above 0, not {getattr(config, name)}")
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise UserError(f"{name.replace('_', ' ')} must be above 0, not {value}")

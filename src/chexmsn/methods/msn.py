@@ -1,0 +1,373 @@
+"""Masked Siamese Networks.
+
+Assran et al., Masked Siamese Networks for Label-Efficient Learning, ECCV 2022, arXiv 2204.07141. Follows the
+authors' code (facebookresearch/msn, commit 4388dc1), whose numbers the tests reproduce over whole iterations.
+
+Every image is seen as one whole target view, as random anchor views from which patches are dropped, and as focal
+anchor views, small crops that are kept whole. Anchors must be assigned to the same prototypes as the target, which
+passes through a slow copy of the network; the average assignment is kept close to uniform, so that not all images
+end up at one prototype.
+
+Where we differ, and why:
+* every image has its own mask, a function of its key, instead of one mask for the whole batch (`mask_shared`);
+* the gradient of the prototypes is averaged over processes like every other, not summed: the learning rate then
+  does not depend on the number of processes;
+* targets stay logarithms up to the last step, and cross-entropy takes a log-softmax: equal values, but finite at
+  any temperature and in half precision;
+* focal views keep their own pass through network and BatchNorm even where they are as large as the random ones;
+* warm-up takes at most a share of the run (`warmup_share`), for runs much shorter than the authors' 800 epochs;
+* radiographs have one channel, so jitter has no hue and no saturation and nothing is turned grey; blur is off
+  unless asked for, because blurred radiographs are what the stress test shows later.
+"""
+
+import copy
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chexmsn.core.draws import Draws
+from chexmsn.core.errors import UserError
+from chexmsn.core.schedules import Constant, Cosine, Linear, Schedule, WarmupCosine
+from chexmsn.core.shapes import Images, Kept, Labels
+from chexmsn.corruptions import CorruptionPlan, kept_patches
+from chexmsn.methods._base import (
+    AbstractMethod,
+    Optimiser,
+    ParameterGroup,
+    Setting,
+    Step,
+    at_least_float32,
+    check_patches,
+    check_mask_ratio,
+    check_positive,
+    ema_update,
+    parameter_groups,
+    per_view,
+)
+from chexmsn.methods._distributed import global_logsumexp, mean_over_processes
+from chexmsn.models.encoder import Encoder, EncoderConfig
+from chexmsn.models.heads import ProjectionHead
+from chexmsn.views import Blur, Jitter, ViewGroup, ViewPlan
+
+log = logging.getLogger(__name__)
+
+
+def log_assignments(
+    features: Float[Tensor, "N D"], prototypes: Float[Tensor, "K D"], temperature: float, smoothing: float = 0.0
+) -> Float[Tensor, "N K"]:
+    """Logarithms of the soft assignments: softmax of the cosine similarities to the prototypes over the temperature.
+
+    `smoothing` mixes that share of the uniform distribution in (label smoothing of the prototypes).
+    """
+    similarities = functional.normalize(features, dim=1) @ functional.normalize(prototypes, dim=1).T
+    logs = functional.log_softmax(similarities / temperature, dim=1)
+    if smoothing == 0:
+        return logs
+    uniform = logs.new_full((), math.log(smoothing / len(prototypes)))
+    return torch.logaddexp(logs + math.log1p(-smoothing), uniform)
+
+
+def sharpen(logs: Float[Tensor, "B K"], temperature: float) -> Float[Tensor, "B K"]:
+    """Logarithms of p^(1/temperature), renormalised; below 1 the largest probabilities grow."""
+    return functional.log_softmax(logs / temperature, dim=1)
+
+
+def sinkhorn(logs: Float[Tensor, "B K"], iterations: int = 3) -> Float[Tensor, "B K"]:
+    """Balance assignments so that every prototype is given to about the same share of the global batch.
+
+    In turns every prototype and every image is scaled to the same total; images come last, so rows of the result
+    are distributions and prototypes are balanced approximately (Cuturi 2013, arXiv 1306.0895). In logarithms
+    the constants of the original cancel.
+    """
+    for _ in range(iterations):
+        logs = logs - global_logsumexp(logs)
+        logs = functional.log_softmax(logs, dim=1)
+    return logs
+
+
+@torch.no_grad()
+def target_assignments(
+    features: Float[Tensor, "B D"],
+    prototypes: Float[Tensor, "K D"],
+    *,
+    temperature: float = 0.1,
+    sharpening: float = 0.25,
+    sinkhorn_iterations: int = 3,
+    smoothing: float = 0.0,
+) -> Float[Tensor, "B K"]:
+    """Where the targets say the anchors belong: assigned, sharpened, then balanced. Rows sum to 1, no gradient."""
+    logs = sharpen(log_assignments(features, prototypes, temperature, smoothing), sharpening)
+    return sinkhorn(logs, sinkhorn_iterations).exp()
+
+
+def cross_entropy(anchor_logs: Float[Tensor, "N K"], targets: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy of the anchors, view-major, to the target of their image."""
+    per_view = anchor_logs.unflatten(0, (-1, len(targets)))
+    return -(targets * per_view).sum(-1).mean()
+
+
+def divergence_from_uniform(probabilities: Float[Tensor, "K"]) -> Float[Tensor, ""]:
+    """KL(p || uniform) = log K - entropy, at least 0: what "mean entropy maximisation" brings down."""
+    return torch.special.xlogy(probabilities, probabilities).sum() + math.log(len(probabilities))
+
+
+def mean_entropy(logs: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
+    """Mean entropy of the rows, in nats."""
+    return -(logs.exp() * logs).sum(1).mean()
+
+
+def prototypes_used(logs: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
+    """How many prototypes are somebody's most likely one."""
+    used = logs.new_zeros(logs.shape[1])
+    return used.index_fill(0, logs.argmax(1), 1.0).sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of MSN; the defaults are those of the authors' ViT-S/16 at a global batch of 1024.
+
+    Attributes:
+        mask_ratio: share of the patches dropped from random anchors.
+        mask_focal: drop from focal anchors as well.
+        mask_shared: one mask for all images of a batch (that of its first image), as the authors do.
+        random_views: random anchors per image; the target is one more.
+        focal_views: focal anchors per image.
+        focal_size: their side in pixels; 3/7 of the image size (96 of 224), to whole patches, when empty.
+        random_scale: share of the image's area in random views and the target.
+        focal_scale: share of the image's area in focal views.
+        flip: probability of a horizontal flip, of every view.
+        jitter: intensity jitter of every view.
+        blur: Gaussian blur of every view.
+        prototypes: number of prototypes.
+        prototypes_trained: learn them; earlier re-implementations left them as drawn.
+        head_hidden: width of the projection head's hidden layers.
+        head_out: width of projections and prototypes.
+        temperature: of the assignments of anchors and targets.
+        sharpening: of the targets; smaller is sharper.
+        sharpening_final: where sharpening goes linearly; constant when empty.
+        sinkhorn: iterations of balancing; 0 turns it off.
+        me_max: weight of the divergence of the mean assignment from uniform.
+        entropy: weight of the mean entropy of the anchors' assignments.
+        label_smoothing: share of uniform mixed into assignments.
+        ema: the target's momentum grows to 1 ("scheduled") or stays ("constant").
+        ema_start: momentum at the start.
+        lr: largest learning rate.
+        lr_start: at the start of the warm-up; a fifth of `lr` when empty.
+        lr_final: where the cosine ends; a thousandth of `lr` when empty.
+        warmup_epochs: length of the warm-up.
+        warmup_share: the warm-up takes at most this share of the run.
+        weight_decay: at the start.
+        weight_decay_final: where its cosine ends; constant when empty.
+        stretch: schedules are laid out over this many times the run and so stop short of their ends.
+        clip: largest gradient norm of the encoder with its head, prototypes apart; off when empty.
+        corruption: what anchors are corrupted with; targets stay clean.
+    """
+
+    mask_ratio: float = 0.15
+    mask_focal: bool = False
+    mask_shared: bool = False
+    random_views: int = 1
+    focal_views: int = 10
+    focal_size: int | None = None
+    random_scale: tuple[float, float] = (0.3, 1.0)
+    focal_scale: tuple[float, float] = (0.05, 0.3)
+    flip: float = 0.5
+    jitter: Jitter | None = Jitter()
+    blur: Blur | None = None
+    prototypes: int = 1024
+    prototypes_trained: bool = True
+    head_hidden: int = 2048
+    head_out: int = 256
+    temperature: float = 0.1
+    sharpening: float = 0.25
+    sharpening_final: float | None = None
+    sinkhorn: int = 3
+    me_max: float = 1.0
+    entropy: float = 0.0
+    label_smoothing: float = 0.0
+    ema: Literal["scheduled", "constant"] = "scheduled"
+    ema_start: float = 0.996
+    lr: float = 1e-3
+    lr_start: float | None = None
+    lr_final: float | None = None
+    warmup_epochs: float = 15
+    warmup_share: float = 0.1
+    weight_decay: float = 0.04
+    weight_decay_final: float | None = 0.4
+    stretch: float = 1.25
+    clip: float | None = 3.0
+    corruption: CorruptionPlan | None = None
+
+    def __post_init__(self) -> None:
+        check_mask_ratio(self.mask_ratio)
+        check_positive(self, "temperature", "sharpening", "prototypes", "head_hidden", "head_out", "lr")
+        if self.stretch < 1:
+            raise UserError(f"schedules cannot be shorter than the run: stretch must be at least 1, not {self.stretch}")
+        if self.random_views < 0 or self.focal_views < 0 or self.random_views + self.focal_views == 0:
+            raise UserError(
+                f"MSN needs at least one anchor, not {self.random_views} random and {self.focal_views} focal views: "
+                "the published setting is 1 and 10"
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"label smoothing must lie in [0, 1), not {self.label_smoothing}: 0 turns it off")
+        if not 0 <= self.ema_start <= 1:
+            raise UserError(f"the target's momentum must lie in [0, 1], not {self.ema_start}: 0.996 is usual")
+
+
+def focal_size(config: Config, size: int, patch: int) -> int:
+    """Side of the focal views in pixels: as asked for, or 3/7 of the image's, to whole patches.
+
+    >>> focal_size(Config(), 224, 16), focal_size(Config(), 112, 16), focal_size(Config(focal_size=64), 112, 16)
+    (96, 48, 64)
+    """
+    return config.focal_size or max(1, round(size * 3 / 7 / patch)) * patch
+
+
+class Projected(nn.Module):
+    """An encoder with its projection head: images to `B x head_out`."""
+
+    def __init__(self, encoder: Encoder, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, images: Images, kept: Kept | None = None) -> Float[Tensor, "B D"]:
+        return self.head(self.encoder(images, kept).pooled)
+
+
+class Method(AbstractMethod):
+    """MSN on an encoder."""
+
+    kind = "pretraining"
+    uses_mask_ratio = True
+
+    def __init__(self, config: Config, encoder: Encoder, setting: Setting) -> None:
+        super().__init__()
+        self.check(config, encoder.config, setting.size, setting.batch_size)
+        self.config = config
+        self.setting = setting
+        self.online = Projected(encoder, ProjectionHead(encoder.width, config.head_hidden, config.head_out))
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        bound = config.head_out**-0.5
+        drawn = torch.empty(config.prototypes, config.head_out).uniform_(-bound, bound)
+        self.prototypes = nn.Parameter(drawn, requires_grad=config.prototypes_trained)
+        anchors = setting.batch_size * (config.random_views + config.focal_views)
+        if anchors < config.prototypes:
+            log.warning(
+                "%d anchors in a batch can hardly be spread over %d prototypes: take a larger batch or fewer prototypes",
+                anchors,
+                config.prototypes,
+            )
+
+    @classmethod
+    def check(cls, config: Config, encoder: EncoderConfig, size: int, batch_size: int) -> None:
+        check_patches("MSN", config.mask_ratio, encoder, size)
+        if config.focal_views:
+            side = focal_size(config, size, encoder.patch)
+            if side < encoder.patch or side % encoder.patch:
+                raise UserError(
+                    f"the focal size must be a multiple of the patch size {encoder.patch}, not {side}: "
+                    "leave it out for 3/7 of the image size"
+                )
+            check_patches("MSN", config.mask_ratio if config.mask_focal else 0.0, encoder, side)
+
+    def views(self) -> ViewPlan:
+        c, size = self.config, self.setting.size
+        small = focal_size(c, size, self.online.encoder.config.patch)
+        groups = (
+            ("target", 1, size, c.random_scale),
+            ("random", c.random_views, size, c.random_scale),
+            ("focal", c.focal_views, small, c.focal_scale),
+        )
+        return tuple(
+            ViewGroup(name=name, count=count, size=side, scale=scale, flip=c.flip, jitter=c.jitter, blur=c.blur)
+            for name, count, side, scale in groups
+            if count
+        )
+
+    def step(self, views: list[Images], labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
+        target, *anchors = views
+        groups = self.views()[1:]
+        projected = [self._anchors(group, images, draws) for group, images in zip(groups, anchors, strict=True)]
+        with torch.no_grad():
+            wanted = self.target(target)
+        with torch.autocast(target.device.type, enabled=False):
+            return self._loss(torch.cat(projected), wanted, schedule["sharpening"])
+
+    def _anchors(self, group: ViewGroup, images: Images, draws: Draws) -> Float[Tensor, "N D"]:
+        images = self.corrupted(images, per_view(draws, f"corruption-{group.name}", group.count))
+        return self.online(images, self._kept(group, draws))
+
+    def _kept(self, group: ViewGroup, draws: Draws) -> Kept | None:
+        if self.config.mask_ratio == 0 or (group.name == "focal" and not self.config.mask_focal):
+            return None
+        rows, columns = self.online.encoder.grid(group.size)
+        views = per_view(draws, f"mask-{group.name}", group.count)
+        if self.config.mask_shared:
+            views = Draws(views.keys[:1].expand_as(views.keys))
+        return kept_patches(views, rows * columns, self.config.mask_ratio)
+
+    def _loss(self, anchors: Float[Tensor, "N D"], targets: Float[Tensor, "B D"], sharpening: float) -> Step:
+        c = self.config
+        prototypes = at_least_float32(self.prototypes)
+        logs = log_assignments(at_least_float32(anchors), prototypes, c.temperature, c.label_smoothing)
+        wanted = target_assignments(
+            at_least_float32(targets),
+            prototypes,
+            temperature=c.temperature,
+            sharpening=sharpening,
+            sinkhorn_iterations=c.sinkhorn,
+            smoothing=c.label_smoothing,
+        )
+        matching = cross_entropy(logs, wanted)
+        me_max = divergence_from_uniform(mean_over_processes(logs.exp().mean(0)))
+        entropy = mean_entropy(logs)
+        loss = matching + c.me_max * me_max + c.entropy * entropy
+        numbers = {
+            "cross_entropy": matching,
+            "me_max": me_max,
+            "anchor_entropy": entropy,
+            "target_entropy": torch.special.entr(wanted).sum(1).mean(),
+            "prototype_entropy": math.log(c.prototypes) - me_max,
+            "prototypes_used": prototypes_used(logs),
+        }
+        return Step(loss, {name: value.detach() for name, value in numbers.items()})
+
+    def optimiser(self) -> Optimiser:
+        groups = parameter_groups(self.online.named_parameters())
+        if self.config.prototypes_trained:
+            groups.append(ParameterGroup(params=[self.prototypes], weight_decay=False, clip=False))
+        return Optimiser(name="adamw", groups=groups, clip=self.config.clip)
+
+    def schedules(self) -> Mapping[str, Schedule]:
+        c = self.config
+        lr = WarmupCosine(
+            peak=c.lr,
+            start=c.lr / 5 if c.lr_start is None else c.lr_start,
+            end=c.lr / 1000 if c.lr_final is None else c.lr_final,
+            warmup_epochs=c.warmup_epochs,
+            warmup_share=c.warmup_share,
+            stretch=c.stretch,
+            offset=1,
+        )
+        decay_end = c.weight_decay if c.weight_decay_final is None else c.weight_decay_final
+        sharpening_end = c.sharpening if c.sharpening_final is None else c.sharpening_final
+        return {
+            "lr": lr,
+            "weight_decay": Cosine(c.weight_decay, decay_end, stretch=c.stretch, offset=1),
+            "sharpening": Linear(c.sharpening, sharpening_end, stretch=c.stretch),
+            "ema": Constant(c.ema_start) if c.ema == "constant" else Linear(c.ema_start, 1.0, stretch=c.stretch),
+        }
+
+    def after_step(self, schedule: Mapping[str, float]) -> None:
+        ema_update(self.target, self.online, schedule["ema"])
+
+    def downstream(self) -> Encoder:
+        return self.target.encoder
