@@ -1,0 +1,77 @@
+"""Resampling and blurring as matrix products.
+
+A separable filter is `rows @ image @ columns.T`. Each output pixel weighs a band of input pixels, so
+every image of a batch can have its own crop, flip or blur while the whole batch is two batched
+products, on any device. Matrices are `R x out x in` with rows that sum to 1: values stay in range
+and a constant image stays constant.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def filter_images(
+    rows: Float[Tensor, "R P H"], images: Float[Tensor, "B 1 H W"], columns: Float[Tensor, "R Q W"]
+) -> Float[Tensor, "R 1 P Q"]:
+    """Filter each image by its matrices; R = B, or R = B V for V results per image, row b V + v from image b.
+
+    Computed in full precision also under autocast: 8 bits of a radiograph do not survive bfloat16.
+    """
+    batch, _, height, width = images.shape
+    with torch.autocast(images.device.type, enabled=False):
+        stacked = rows.reshape(batch, -1, height) @ images[:, 0]  # the V matrices of an image as one tall one
+        return (stacked.reshape(len(rows), -1, width) @ columns.mT).unsqueeze(1)
+
+
+class Stretch(NamedTuple):
+    """A stretch of an axis per image, in pixels; fractions allowed.
+
+    Attributes:
+        start: where it begins; pixel i covers [i, i + 1).
+        length: how long it is; a negative length runs backwards from `start`: a flip.
+        first: the first pixel that may count.
+        last: one past the last pixel that may count.
+    """
+
+    start: Float[Tensor, "R"]
+    length: Float[Tensor, "R"]
+    first: Float[Tensor, "R"]
+    last: Float[Tensor, "R"]
+
+
+def triangle_bands(stretch: Stretch, *, side: int, size: int) -> Float[Tensor, "R size side"]:
+    """Matrices that resample a stretch of an axis of `side` pixels to `size` pixels.
+
+    The triangle filter, widened to the input's pixels where the axis shrinks: the antialiased
+    bilinear resizing of Pillow and torchvision. To resize a crop as torchvision does, the pixels of
+    the crop alone count; with all pixels of the axis the filter reaches beyond the stretch, as in
+    Pillow's `Image.resize(box=...)`.
+    """
+    start, length, first, last = (part[:, None, None] for part in stretch)
+    step = (length / size).float()
+    out = torch.arange(size, device=step.device)[:, None] + 0.5
+    pixel = torch.arange(side, device=step.device)
+    distance = (pixel + 0.5) - (start.float() + step * out)
+    weights = distance.abs_().div_(-step.abs().clamp(min=1.0)).add_(1.0).clamp_(min=0.0)
+    weights.mul_((pixel >= first) & (pixel < last))
+    return weights.div_(weights.sum(dim=2, keepdim=True))
+
+
+def gaussian_bands(sigma: Float[Tensor, "R"], *, side: int, truncate: float = 4.0) -> Float[Tensor, "R side side"]:
+    """Matrices that blur an axis of `side` pixels by a Gaussian of `sigma` pixels; sigma 0 is the identity.
+
+    The kernel is cut at `truncate` sigmas, rounded to whole pixels, and the edge pixel is repeated,
+    as scipy.ndimage does in mode "nearest".
+    """
+    radius = (truncate * sigma + 0.5).floor()
+    reach = int(radius.max())
+    tap = torch.arange(-reach, reach + 1, device=sigma.device)
+    kernel = torch.exp(-0.5 * (tap / sigma.clamp(min=1e-6)[:, None]) ** 2) * (tap.abs() <= radius[:, None])
+    below = torch.nn.functional.pad((kernel / kernel.sum(1, keepdim=True)).cumsum(1), (1, 0))  # mass up to a tap
+    pixel = torch.arange(side, device=sigma.device)
+    upper_edge = (pixel[:-1] - pixel[:, None] + reach + 1).clamp(0, 2 * reach + 1)
+    # A pixel's weight is the mass between its edges; the outermost pixels take all that lies beyond them.
+    return torch.nn.functional.pad(below[:, upper_edge], (1, 0)).diff(dim=2, append=sigma.new_ones(len(sigma), side, 1))

@@ -1,0 +1,85 @@
+"""Changes of a view's intensities and sharpness that make sense for one channel."""
+
+from dataclasses import dataclass
+
+import torch
+
+from chexmsn.core.bands import filter_images, gaussian_bands
+from chexmsn.core.draws import Draws
+from chexmsn.core.errors import UserError
+from chexmsn.core.shapes import Images
+
+
+def check_probability(what: str, probability: float) -> None:
+    """Raises UserError outside [0, 1]."""
+    if not 0 <= probability <= 1:
+        raise UserError(f"the probability of {what} must lie in [0, 1], not {probability}: choose for example 0.5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jitter:
+    """Random brightness, contrast and gamma: exposure and window settings differ between radiographs.
+
+    The defaults are what MSN's colour jitter (strength 0.5) leaves of itself in one channel.
+
+    Attributes:
+        brightness: the image is multiplied by 1 - brightness ... 1 + brightness.
+        contrast: its distance to its mean is multiplied by 1 - contrast ... 1 + contrast.
+        gamma: its exponent is log-uniform in 1 / (1 + gamma) ... 1 + gamma.
+        probability: share of the views that are jittered.
+    """
+
+    brightness: float = 0.4
+    contrast: float = 0.4
+    gamma: float = 0.0
+    probability: float = 0.8
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "gamma"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(
+                    f"jitter's {name} must lie in [0, 1], not {getattr(self, name)}: choose for example 0.4"
+                )
+        check_probability("jitter", self.probability)
+
+
+def jitter(images: Images, how: Jitter, draws: Draws) -> Images:
+    """Change brightness, contrast and gamma of each image, in this order, clamping to [0, 1] in between."""
+    numbers = draws.uniform(4)
+    brightness, contrast, gamma = (2 * numbers[:, :3, None, None, None] - 1).unbind(1)
+    brighter = (images * (1 + how.brightness * brightness)).clamp(0.0, 1.0)
+    mean = brighter.mean(dim=(2, 3), keepdim=True)
+    stretched = torch.lerp(mean, brighter, 1 + how.contrast * contrast).clamp(0.0, 1.0)
+    jittered = stretched ** ((1 + how.gamma) ** gamma)
+    return torch.where(numbers[:, 3, None, None, None] < how.probability, jittered, images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blur:
+    """A random Gaussian blur.
+
+    The defaults are MSN's.
+
+    Attributes:
+        sigma: range of the standard deviation, in pixels of the view.
+        probability: share of the views that are blurred.
+    """
+
+    sigma: tuple[float, float] = (0.1, 2.0)
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sigma[0] <= self.sigma[1]:
+            raise UserError(
+                f"the sigma of blur must be (low, high) from 0 up, not {self.sigma}: choose for example 0.1, 2"
+            )
+        check_probability("blur", self.probability)
+
+
+def blur(images: Images, how: Blur, draws: Draws) -> Images:
+    """Blur each image by its own sigma; those not chosen have sigma 0, the identity."""
+    width, chosen = draws.uniform(2).T
+    sigma = how.sigma[0] + (how.sigma[1] - how.sigma[0]) * width
+    sigma = torch.where(chosen < how.probability, sigma, 0.0)
+    rows, columns = (gaussian_bands(sigma, side=side) for side in images.shape[2:])
+    return filter_images(rows, images, columns).clamp_(0.0, 1.0)
