@@ -13,7 +13,16 @@ levels; that they are ImageNet-C's is an assumption.
 torch.Size([2, 1, 32, 32])
 """
 
+from chexmsn.corruptions._regions import fill_patches, kept_count, kept_patches
 from chexmsn.corruptions._severity import LEVELS_DEFINED_AT, apply
 from chexmsn.corruptions._training import CorruptionPlan, corrupt_for_training
 
-__all__ = ["LEVELS_DEFINED_AT", "CorruptionPlan", "apply", "corrupt_for_training"]
+__all__ = [
+    "LEVELS_DEFINED_AT",
+    "CorruptionPlan",
+    "apply",
+    "corrupt_for_training",
+    "fill_patches",
+    "kept_count",
+    "kept_patches",
+]
