@@ -17,6 +17,7 @@
 #   DATA_DIR=mimic-cxr-jpg sbatch --array=0-4 slurm/job-scripts/ssl-trainer.sh       # five seeds
 #   DATA_DIR=mimic-cxr-jpg sbatch --gpus-per-node=4 --ntasks-per-node=4 --cpus-per-task=12 ...
 #
+# For several GPUs give a pack (chexmsn prepare): a raw folder would be packed by every task at once.
 # Partition, account and modules differ from site to site: give them to sbatch, and name the interpreter in PYTHON.
 # --signal: B: tells the shell alone, so that Lightning does not ask for a second requeue; 300 s are enough to stop.
 # --output: %j is unique for every element of an array; --open-mode: a requeued job goes on in the same log.

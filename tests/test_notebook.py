@@ -1,0 +1,39 @@
+"""The notebook runs from top to bottom, and says what it lacks."""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "inference.ipynb"
+
+
+def run_notebook(folder: Path, **variables: str) -> nbformat.NotebookNode:
+    """The executed notebook; its kernel starts in an empty folder."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHEXMSN_")}
+    return client.execute(env=inherited | variables)
+
+
+def printed(notebook: nbformat.NotebookNode) -> str:
+    return "".join(output.text for cell in notebook.cells for output in cell.get("outputs", ()) if "text" in output)
+
+
+def test_notebook_draws_the_curve_of_a_trained_classifier(small_run, tmp_path):
+    executed = run_notebook(tmp_path, CHEXMSN_MODEL=str(small_run.classifier), CHEXMSN_PACK=str(small_run.pack))
+    rows = [line.split() for line in printed(executed).splitlines() if line.lstrip()[:1].isdigit()]
+    assert [row[0] for row in rows][:3] == ["0%", "10%", "20%"]
+    assert all(0 <= float(row[2]) <= float(row[1]) <= float(row[4]) <= 1 for row in rows)
+    pictures = [
+        output for cell in executed.cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", ())
+    ]
+    assert len(pictures) == 1
+
+
+def test_notebook_says_which_variable_is_missing(tmp_path):
+    with pytest.raises(CellExecutionError, match="CHEXMSN_MODEL is not set: before Jupyter starts, set it to"):
+        run_notebook(tmp_path)
