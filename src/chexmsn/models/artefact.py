@@ -19,7 +19,6 @@ from a Lightning checkpoint of ours, which says under the key `chexmsn` (see `id
 import hashlib
 import pickle
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -81,7 +80,10 @@ def _digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def save_encoder(folder: Path, encoder: Encoder, provenance: Mapping[str, Any]) -> None:
-    """Write an encoder and where it comes from. The folder is there whole or not at all; an older one is replaced."""
+    """Write an encoder and where it comes from. Whole or not at all; an older one is replaced.
+
+    Raises UserError for a folder that holds anything else.
+    """
     _save(Path(folder), "encoder", encoder, encoder.config, {"provenance": dict(provenance)})
 
 
@@ -90,8 +92,8 @@ def save_classifier(
 ) -> None:
     """Write a classifier, its thresholds (a finding may have none) and where it comes from.
 
-    The folder is there whole or not at all; an older one is replaced.
-    Raises UserError for the threshold of a finding that the classifier does not know.
+    Whole or not at all; an older one is replaced. Raises UserError for a folder that holds anything
+    else, and for the threshold of a finding that the classifier does not know.
     """
     unknown = sorted(set(thresholds) - set(classifier.findings))
     if unknown:
@@ -167,19 +169,42 @@ def _save(folder: Path, kind: str, model: nn.Module, config: EncoderConfig, extr
         "preprocessing": _preprocessing(config),
         "fingerprint": fingerprint(model),
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    _refuse_foreign(folder)
+    temporary = folder.with_name(f".{folder.name}.partial")  # always the same, so that a killed run leaves one at most
+    if temporary.exists():
+        shutil.rmtree(temporary)
     try:
-        new, old = temporary / "new", temporary / "old"
-        new.mkdir()
+        new = temporary / "new"
+        new.mkdir(parents=True)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, new / f"{kind}.safetensors")
         write_json(new / "config.json", described | extra)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
+        _exchange(new, folder, temporary / "old")
     finally:
         shutil.rmtree(temporary)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    ours = {"config.json", *(f"{kind}.safetensors" for kind in KINDS)}
+    foreign = sorted({file.name for file in folder.iterdir()} - ours) if folder.exists() else []
+    if foreign:
+        raise UserError(f"a model would replace {folder}, which holds other files ({foreign[0]}): choose a new folder")
+
+
+def _exchange(new: Path, folder: Path, old: Path) -> None:
+    """Put a folder in the place of another.
+
+    These are two steps: a kill between them leaves no folder, until the run is resumed and saves again.
+    """
+    if not folder.exists():
+        new.rename(folder)
+        return
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
 
 
 def _preprocessing(config: EncoderConfig) -> dict[str, Any]:
