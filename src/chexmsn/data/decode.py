@@ -1,0 +1,154 @@
+"""From a JPEG or PNG file to a square of gray pixels."""
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import simplejpeg
+from jaxtyping import Num, UInt8
+from PIL import Image
+
+from chexmsn.core.errors import UserError
+
+Fit = Literal["crop", "stretch", "pad"]
+
+SMALLEST_SIDE = 16
+"""Fewer pixels than this along a side is an icon, not a radiograph."""
+
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error)  # what Pillow raises for broken files
+_TOO_LARGE = (Image.DecompressionBombWarning, Image.DecompressionBombError)  # more than 89 million pixels
+_ORIENTATION_TAG = 0x112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation: how the stored image must be turned to stand upright
+
+
+class UnreadableImage(Exception):
+    """A file that does not hold a usable image; the message is the reason."""
+
+
+class Decoded(NamedTuple):
+    """A gray image, and the rows and columns of the file before it was decoded at a smaller scale."""
+
+    pixels: UInt8[np.ndarray, "H W"]
+    stored: tuple[int, int]
+
+    @classmethod
+    def whole(cls, pixels: UInt8[np.ndarray, "H W"]) -> "Decoded":
+        """An image that was not scaled."""
+        return cls(pixels, pixels.shape)
+
+
+def decode(path: Path, enough: int) -> Decoded:
+    """Read a JPEG or PNG, known by its content and not its name, as upright 8-bit gray.
+
+    A JPEG much larger than needed is decoded at an eighth, a quarter ... of its size, yet with at least
+    `enough` pixels along both sides. Colour becomes luma (ITU-R 601), alpha is dropped, more than 8 bits
+    are scaled from the image's own range to 0 ... 255 (as the makers of MIMIC-CXR-JPG did with DICOM).
+
+    Raises UnreadableImage for what is missing, empty, truncated, no image, or absurdly large or small.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            return _decode(path.read_bytes(), enough)
+        except _TOO_LARGE as error:
+            raise UnreadableImage("more than 89 million pixels") from error
+        except Image.UnidentifiedImageError as error:
+            raise UnreadableImage("neither JPEG nor PNG") from error
+        except _BROKEN as error:
+            raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from error
+
+
+def _decode(content: bytes, enough: int) -> Decoded:
+    if not content:
+        raise UnreadableImage("empty file")
+    image = Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
+    if min(image.size) < SMALLEST_SIDE:
+        raise UnreadableImage(f"only {image.width} x {image.height} pixels")
+    turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG))
+    sideways = turn is not None and image.getexif()[_ORIENTATION_TAG] >= 5
+    stored = image.size if sideways else image.size[::-1]
+    gray = _jpeg_to_gray(content, enough) if _is_plain_jpeg(image) else _to_gray(image)
+    upright = gray if turn is None else np.asarray(Image.fromarray(gray).transpose(turn))
+    return Decoded(upright, stored)
+
+
+def _is_plain_jpeg(image: Image.Image) -> bool:
+    return image.format != "PNG" and image.mode in ("L", "RGB")  # simplejpeg does not turn CMYK into gray
+
+
+def _jpeg_to_gray(content: bytes, enough: int) -> UInt8[np.ndarray, "H W"]:
+    return simplejpeg.decode_jpeg(content, "GRAY", min_height=enough, min_width=enough)[:, :, 0]
+
+
+def _to_gray(image: Image.Image) -> UInt8[np.ndarray, "H W"]:
+    if image.mode.startswith(("I", "F")):
+        return _to_8_bit(np.asarray(image))
+    if image.mode == "P":  # a palette may hide transparency
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("L"))
+
+
+def _to_8_bit(pixels: Num[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+    low, high = float(pixels.min()), float(pixels.max())
+    return ((pixels - low) * (255 / max(high - low, 1.0))).round().astype(np.uint8)
+
+
+def check_fit(fit: str) -> None:
+    """Raise UserError for a fit that is not offered."""
+    if fit not in get_args(Fit):
+        raise UserError(f"fit must be one of {', '.join(get_args(Fit))}, not {fit!r}")
+
+
+def fit_square(pixels: UInt8[np.ndarray, "H W"], size: int, fit: Fit) -> UInt8[np.ndarray, "S S"]:
+    """A size x size image, resized with an antialiased triangle filter (torchvision's default).
+
+    `crop`: the centre square, `stretch`: both sides to `size`, `pad`: the whole image on black.
+
+    >>> fit_square(np.full((20, 40), 9, np.uint8), 16, "pad")[[0, 8]].max(axis=1).tolist()
+    [0, 9]
+    """
+    image = Image.fromarray(pixels)
+    if fit == "pad":
+        return _pad(image, size)
+    box = _centre_square(image) if fit == "crop" else None
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def _centre_square(image: Image.Image) -> tuple[float, float, float, float]:
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    return left, top, left + side, top + side
+
+
+def _pad(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S"]:
+    scale = size / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    square = Image.new("L", (size, size))
+    square.paste(image.resize((width, height), Image.Resampling.BILINEAR), ((size - width) // 2, (size - height) // 2))
+    return np.asarray(square)
+
+
+def shrinkage(stored: tuple[int, int], size: int, fit: Fit) -> tuple[float, float]:
+    """How many stored pixels one pixel of the square spans, along rows and columns.
+
+    >>> shrinkage((512, 1024), 256, "crop"), shrinkage((512, 1024), 256, "stretch")
+    ((2.0, 2.0), (2.0, 4.0))
+    """
+    rows, columns = stored
+    if fit == "stretch":
+        return rows / size, columns / size
+    side = min(stored) if fit == "crop" else max(stored)
+    return side / size, side / size

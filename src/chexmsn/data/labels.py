@@ -1,0 +1,120 @@
+"""Findings: one vocabulary across collections, and what uncertain and blank labels become in training."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from chexmsn.core.errors import UserError
+
+CHEXPERT_FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "Fracture",
+    "Lung Lesion",
+    "Lung Opacity",
+    "No Finding",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Pneumonia",
+    "Pneumothorax",
+    "Support Devices",
+)
+"""The findings of the CheXpert labeller (Irvin et al. 2019, arXiv 1901.07031), in MIMIC-CXR-JPG's order."""
+
+NIH_FINDINGS = ("Emphysema", "Fibrosis", "Hernia", "Infiltration", "Mass", "Nodule", "Pleural Thickening")
+"""What ChestX-ray14 (Wang et al. 2017, arXiv 1705.02315) names beyond CheXpert's list."""
+
+_SYNONYMS = {
+    "Airspace Opacity": "Lung Opacity",  # the radiologists' file of MIMIC-CXR-JPG 2.1.0
+    "Effusion": "Pleural Effusion",  # ChestX-ray14
+    "Infiltrate": "Infiltration",  # its table of boxes
+    "No Findings": "No Finding",
+    "Normal": "No Finding",
+}
+
+
+def _plain(name: str) -> str:
+    """A name without case and punctuation: what two spellings of one finding share."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+_VOCABULARY = {_plain(name): name for name in CHEXPERT_FINDINGS + NIH_FINDINGS}
+_VOCABULARY |= {_plain(synonym): name for synonym, name in _SYNONYMS.items()}
+
+
+def canonical(finding: str) -> str:
+    """The one name of a finding, whatever its collection calls it; an unknown one keeps its words.
+
+    >>> canonical("Effusion"), canonical("pleural_thickening"), canonical("Airspace Opacity")
+    ('Pleural Effusion', 'Pleural Thickening', 'Lung Opacity')
+    >>> canonical("covid_19")
+    'Covid 19'
+    """
+    words = finding.replace("_", " ").split()
+    return _VOCABULARY.get(_plain(finding)) or " ".join(word[:1].upper() + word[1:] for word in words)
+
+
+def shared_findings(a: Iterable[str], b: Iterable[str]) -> tuple[str, ...]:
+    """The findings both name, in the order of the first.
+
+    >>> shared_findings(["Atelectasis", "Edema", "Pleural Effusion"], ["Effusion", "Mass", "atelectasis"])
+    ('Atelectasis', 'Pleural Effusion')
+    """
+    other = {canonical(finding) for finding in b}
+    return tuple(name for name in map(canonical, a) if name in other)
+
+
+Uncertain = Literal["zeros", "ones", "ignore", "smooth"]
+Blank = Literal["zeros", "ignore"]
+
+_MEANING = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan, "smooth": 0.7}
+# 0.7 is the middle of the range [0.55, 0.85] that Pham et al. 2021 (arXiv 1911.06475) draw from for U-Ones.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What a label of -1 (uncertain) and a blank one (not mentioned) count as.
+
+    `zeros`: absent, `ones`: present, `ignore`: left out for that image, `smooth`: a target of 0.7.
+    `per_finding` overrides `uncertain` for single findings. The default is the published one: both
+    count as absent. Raises UserError for a word that is none of these.
+    """
+
+    uncertain: Uncertain = "zeros"
+    blank: Blank = "zeros"
+    per_finding: Mapping[str, Uncertain] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_word("uncertain", self.uncertain, get_args(Uncertain))
+        _check_word("blank", self.blank, get_args(Blank))
+        for finding, word in self.per_finding.items():
+            _check_word(finding, word, get_args(Uncertain))
+
+    def uncertain_values(self, findings: Sequence[str]) -> Float32[np.ndarray, "C"]:
+        """What -1 becomes, per finding."""
+        special = {canonical(finding): word for finding, word in self.per_finding.items()}
+        words = [special.get(canonical(finding), self.uncertain) for finding in findings]
+        return np.array([_MEANING[word] for word in words], dtype=np.float32)
+
+
+def _check_word(what: str, word: str, allowed: tuple[str, ...]) -> None:
+    if word not in allowed:
+        raise UserError(f"label policy {what!r} must be one of {', '.join(allowed)}, not {word!r}")
+
+
+def apply_policy(raw: Float[np.ndarray, "N C"], findings: Sequence[str], policy: Policy) -> Float32[np.ndarray, "N C"]:
+    """Training targets in [0, 1] from raw labels (1, 0, -1, NaN for blank); NaN marks what is left out.
+
+    >>> raw = np.array([[1, -1], [np.nan, 0]])
+    >>> apply_policy(raw, ["Edema", "Mass"], Policy(blank="ignore", per_finding={"Mass": "ones"})).tolist()
+    [[1.0, 1.0], [nan, 0.0]]
+    """
+    targets = np.where(raw == -1, policy.uncertain_values(findings), raw)
+    targets = np.where(np.isnan(raw), _MEANING[policy.blank], targets)
+    return targets.astype(np.float32)

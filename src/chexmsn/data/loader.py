@@ -1,0 +1,82 @@
+"""Batches of a collection. The order is keyed: the same for any number of workers, and after a resume."""
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+from torch.utils.data import DataLoader, Dataset
+
+from chexmsn.core.batch import Batch
+from chexmsn.core.draws import Draws
+from chexmsn.core.errors import UserError
+from chexmsn.data.collection import Collection
+
+Rows = Int64[np.ndarray, "n"]
+
+
+class Batches(Dataset):
+    """Reads a whole batch at once: indexed not by a row but by an array of rows."""
+
+    def __init__(self, collection: Collection, labels: Float32[np.ndarray, "N C"] | None) -> None:
+        self.collection = collection
+        self.keys = collection.keys
+        self.labels = np.empty((len(collection), 0), np.float32) if labels is None else labels
+
+    def __getitem__(self, rows: Rows) -> Batch:
+        return Batch(
+            pixels=torch.from_numpy(self.collection.pixels(rows)),
+            keys=torch.from_numpy(self.keys[rows]),
+            labels=torch.from_numpy(self.labels[rows]),
+            rows=torch.from_numpy(rows),
+        )
+
+
+def loader(
+    collection: Collection,
+    rows: Rows,
+    labels: Float32[np.ndarray, "N C"] | None,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    shuffle: bool,
+    drop_last: bool,
+    workers: int,
+    pin_memory: bool,
+) -> DataLoader:
+    """A loader of `Batch`es of these rows; `labels` has a row for each image of the collection.
+
+    Shuffled, the order depends on seed, epoch and image keys alone. `drop_last` leaves out a short last
+    batch: for training with batch statistics, never for evaluation.
+
+    Raises UserError where there is not a single batch.
+    """
+    if batch_size < 1:
+        raise UserError(f"a batch needs at least one image, not {batch_size}")
+    if len(rows) == 0 or (drop_last and len(rows) < batch_size):
+        raise UserError(
+            f"a batch of {batch_size} images cannot be drawn from {len(rows)}: choose a smaller batch or more data"
+        )
+    order = keyed_order(collection.keys[rows], seed, epoch) if shuffle else np.arange(len(rows))
+    return DataLoader(
+        Batches(collection, labels),
+        batch_size=None,
+        sampler=batches_of(rows[order], batch_size, drop_last),
+        num_workers=workers,
+        pin_memory=pin_memory,
+    )
+
+
+def keyed_order(keys: Int64[np.ndarray, "n"], seed: int, epoch: int) -> Rows:
+    """The positions in a random order in which every image's place depends only on seed, epoch and keys."""
+    draws = Draws.of(seed, torch.from_numpy(keys)).stream("order", epoch)
+    return draws.keys.argsort(stable=True).numpy()
+
+
+def batches_of(rows: Rows, batch_size: int, drop_last: bool) -> list[Rows]:
+    """The rows cut into batches.
+
+    >>> [rows.tolist() for rows in batches_of(np.arange(5), 2, drop_last=True)]
+    [[0, 1], [2, 3]]
+    """
+    end = len(rows) // batch_size * batch_size if drop_last else len(rows)
+    return [rows[start : start + batch_size] for start in range(0, end, batch_size)]

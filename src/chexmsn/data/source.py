@@ -1,0 +1,159 @@
+"""What every source has in common: its description, its options, and the table it hands over."""
+
+import argparse
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jsonargparse import ArgumentParser
+
+from chexmsn.core.errors import UserError
+from chexmsn.data.labels import canonical
+from chexmsn.data.splits import SPLITS, check_no_leak
+
+Table = pd.DataFrame
+"""One row per image: `path` and the columns of a pack's index."""
+
+LABEL = "label:"
+"""Label columns are called `label:<Finding>`."""
+
+TEXT_COLUMNS = ("image_key", "patient_id", "study_id", "view", "split", "sex")
+NUMBER_COLUMNS = ("age", "pixel_mm_row", "pixel_mm_column")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a collection is and on whose terms it may be used."""
+
+    title: str
+    licence: str
+    citation: str
+    url: str
+
+
+def make_config(module: ModuleType, options: Any) -> Any:
+    """The `Config` of a source from a mapping of options (or a `Config`), every value checked for its kind.
+
+    Raises UserError for an option that does not exist or a value that it cannot take.
+    """
+    given = asdict(options) if is_dataclass(options) else dict(options)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(module.Config, "options")
+    try:
+        checked = parser.parse_object({"options": given}).options.as_dict()
+    except argparse.ArgumentError as error:
+        name = module.__name__.rpartition(".")[2].replace("_", "-")
+        offered = ", ".join(field.name for field in fields(module.Config))
+        raise UserError(f"source {name}: {' '.join(str(error).split())}; its options are {offered}") from None
+    return module.Config(**checked)
+
+
+def need_folder(folder: Path) -> None:
+    """Raise UserError where there is no such folder."""
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: give the folder that holds the images and tables")
+
+
+def read_text_table(file: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
+    """A CSV file (plain or .gz) with every value as text, blanks as "".
+
+    As text, identifiers stay what they are: no study turns into a float, no subject into a number that
+    equals no text. Raises UserError for a file that is no table or lacks one of the columns.
+    """
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, EOFError, ValueError) as error:  # errors of parsing and of decoding are ValueErrors
+        raise UserError(f"{file} cannot be read as a CSV table: {' '.join(str(error).split())}") from None
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise UserError(f"{file} lacks the column {', '.join(missing)}: it has {', '.join(table.columns)}")
+    return table
+
+
+def read_labels(table: pd.DataFrame, columns: Mapping[str, str], file: Path) -> pd.DataFrame:
+    """The columns {column: finding} of a text table as `label:<Finding>`, float32: 1, 0, -1, NaN for blank.
+
+    Raises UserError naming file, column, value and row of anything else.
+    """
+    findings = [LABEL + canonical(finding) for finding in columns.values()]
+    if twice := sorted({finding for finding in findings if findings.count(finding) > 1}):
+        raise UserError(f"{file}: more than one column stands for {', '.join(twice)}: name one column per finding")
+    values = {name: _label_values(table[column], file) for name, column in zip(findings, columns, strict=True)}
+    return pd.DataFrame(values, index=table.index)
+
+
+def _label_values(column: pd.Series, file: Path) -> pd.Series:
+    numbers = pd.to_numeric(column, errors="coerce")
+    blank = column.isna() | (column.astype(str).str.strip() == "")
+    wrong = np.flatnonzero(~blank & ~numbers.isin((1, 0, -1)))
+    if wrong.size:
+        raise UserError(
+            f"{file}: column {column.name}, row {wrong[0] + 1} holds {column.iloc[wrong[0]]!r}, "
+            "but a label is 1, 0, -1 or blank: correct the table or leave the column out"
+        )
+    return numbers.astype(np.float32)
+
+
+def index_by(table: pd.DataFrame, column: str, file: Path) -> pd.DataFrame:
+    """The table under an identifier that no two rows may share (UserError)."""
+    twice = table.loc[table[column].duplicated(), column]
+    if len(twice):
+        raise UserError(f"{file}: {column} {twice.iloc[0]} is listed more than once: keep one row of it")
+    return table.set_index(column)
+
+
+def blank_to_null(text: pd.Series) -> pd.Series:
+    """Text without outer spaces; null where nothing is left."""
+    stripped = text.str.strip()
+    return stripped.where(stripped != "")
+
+
+def make_table(columns: Mapping[str, Any], labels: pd.DataFrame) -> Table:
+    """A table of all index columns in their order and kinds; what a source does not know stays null."""
+    text = {name: pd.Series(columns.get(name), index=labels.index, dtype="object") for name in ("path", *TEXT_COLUMNS)}
+    numbers = {name: pd.Series(columns.get(name), index=labels.index, dtype="float64") for name in NUMBER_COLUMNS}
+    return pd.concat([pd.DataFrame(text | numbers), labels], axis=1).reset_index(drop=True)
+
+
+def check_table(table: Table, file: Path) -> Table:
+    """The table itself, once it keeps every promise; `file` is where its rows came from.
+
+    Raises UserError for no rows, a missing column, an image named twice, an image without patient, a
+    split other than train, validate and test, a patient in two splits, and a label other than 1, 0, -1, blank.
+    """
+    missing = {"path", *TEXT_COLUMNS, *NUMBER_COLUMNS} - set(table.columns)
+    if missing:
+        raise UserError(f"{file}: the table lacks {', '.join(sorted(missing))}")
+    if table.empty:
+        raise UserError(f"{file}: no image is left to pack: check the options that choose images")
+    _check_keys(table, file)
+    _check_splits(table, file)
+    check_no_leak(table)
+    for column in table.columns[table.columns.str.startswith(LABEL)]:
+        _label_values(table[column], file)
+    return table
+
+
+def _check_keys(table: Table, file: Path) -> None:
+    for column in ("image_key", "patient_id"):
+        blank = table[column].isna() | (table[column] == "")
+        if blank.any():
+            raise UserError(
+                f"{file}: image {table['image_key'][blank].iloc[0]!r} has no {column}: every image needs one"
+            )
+    twice = table.loc[table["image_key"].duplicated(), "image_key"]
+    if len(twice):
+        raise UserError(f"{file}: image {twice.iloc[0]!r} is listed more than once: keep one row per image")
+
+
+def _check_splits(table: Table, file: Path) -> None:
+    wrong = table[~table["split"].isin(SPLITS)]
+    if len(wrong):
+        raise UserError(
+            f"{file}: image {wrong['image_key'].iloc[0]!r} has the split {wrong['split'].iloc[0]!r}, "
+            f"but a split is one of {', '.join(SPLITS)}: rename it or map it"
+        )

@@ -1,0 +1,174 @@
+"""Any folder of JPEG or PNG files with a table that says what they are."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from chexmsn.core.errors import UserError
+from chexmsn.data.source import (
+    Source,
+    Table,
+    blank_to_null,
+    check_table,
+    make_table,
+    need_folder,
+    read_labels,
+    read_text_table,
+)
+from chexmsn.data.splits import SPLITS, grouped_split
+
+SOURCE = Source(
+    title="A folder of images with a table",
+    licence="that of the images",
+    citation="that of the images",
+    url="",
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Which column says what.
+
+    `table` is the CSV file inside the folder, `image` the column with the file names, relative to the
+    table. Where every image is a patient of its own, give `image` for `patient` too. `findings` lists
+    columns or maps them to findings, {Effusion: Pleural Effusion}.
+
+    The split comes from one of: the column `split`, whose values may be mapped by `splits`, {train: [0, 1, 2],
+    validate: [3], test: [4]} (a value in none of the lists is left out of the pack); `split_as`, one split for
+    all; `shares`, {train: 0.8, validate: 0.1, test: 0.1}, drawn by patient; or none of them: all is `train`.
+    `key_prefix` keeps the image keys of joined collections apart.
+    """
+
+    table: str = "labels.csv"
+    image: str = "image"
+    patient: str = "patient_id"
+    study: str | None = None
+    view: str | None = None
+    sex: str | None = None
+    age: str | None = None
+    findings: Sequence[str] | Mapping[str, str] = ()
+    split: str | None = None
+    splits: Mapping[str, Sequence[str | int]] | None = None
+    split_as: str | None = None
+    shares: Mapping[str, float] | None = None
+    key_prefix: str = ""
+
+    def __post_init__(self) -> None:
+        ways = [name for name in ("split", "split_as", "shares") if getattr(self, name) is not None]
+        if len(ways) > 1:
+            raise UserError(f"{' and '.join(ways)} both say what the split is: give only one of them")
+        if self.splits is not None and self.split is None:
+            raise UserError("`splits` maps the values of a column: name that column with `split`")
+        for name in (*(self.splits or ()), *(self.shares or ()), *filter(None, [self.split_as])):
+            if name not in SPLITS:
+                raise UserError(f"a split is one of {', '.join(SPLITS)}, not {name!r}")
+
+    def finding_columns(self) -> Mapping[str, str]:
+        """{column: finding}."""
+        return self.findings if isinstance(self.findings, Mapping) else {name: name for name in self.findings}
+
+    def columns(self) -> list[str]:
+        """Every column that must be there."""
+        named = (self.image, self.patient, self.study, self.view, self.sex, self.age, self.split)
+        return [*filter(None, named), *self.finding_columns()]
+
+
+def read(folder: Path, config: Config) -> Table:
+    """The images of the table. Raises UserError for everything that is not as `config` says."""
+    need_folder(folder)
+    file = folder / config.table
+    if not file.is_file():
+        raise UserError(f"{folder} has no table {config.table}: name it with the option `table`")
+    rows = read_text_table(file, config.columns())
+    images = _inside(rows[config.image], file)
+    columns = {
+        "path": [str(file.parent / name) for name in images],
+        "image_key": config.key_prefix + images,
+        "patient_id": rows[config.patient].str.strip(),
+        "split": _splits(rows, config),
+        "study_id": _optional(rows, config.study),
+        "view": _optional(rows, config.view).str.upper(),
+        "sex": _optional(rows, config.sex).str.upper().str[:1].where(lambda sex: sex.isin(["M", "F"])),
+        "age": _ages(_optional(rows, config.age), file),
+    }
+    table = make_table(columns, read_labels(rows, config.finding_columns(), file))
+    return check_table(_without_left_out(table, config), file)
+
+
+def _inside(names: pd.Series, file: Path) -> pd.Series:
+    """The names, once none of them leads out of the folder."""
+    for row, name in enumerate(names, start=1):
+        path = PurePosixPath(name)
+        if not name or path.is_absolute() or ".." in path.parts:
+            raise UserError(f"{file}: row {row} names the image {name!r}: give a path inside the folder of the table")
+    return names
+
+
+def _optional(rows: pd.DataFrame, column: str | None) -> pd.Series:
+    if column is None:
+        return pd.Series(None, index=rows.index, dtype="str")
+    return blank_to_null(rows[column])
+
+
+def _ages(text: pd.Series, file: Path) -> pd.Series:
+    """Years; `058Y`, as NIH and DICOM write it, is 58."""
+    years = pd.to_numeric(text.str.removesuffix("Y"), errors="coerce")
+    wrong = np.flatnonzero(years.isna() & text.notna())
+    if wrong.size:
+        raise UserError(f"{file}: row {wrong[0] + 1} has the age {text.iloc[wrong[0]]!r}: give years as a number")
+    return years
+
+
+def _splits(rows: pd.DataFrame, config: Config) -> Sequence[str | None]:
+    if config.shares is not None:
+        return grouped_split(rows[config.patient].str.strip().tolist(), config.shares, seed=0)
+    if config.split is None:
+        return [config.split_as or "train"] * len(rows)
+    values = rows[config.split].str.strip()
+    if config.splits is None:
+        return values.tolist()
+    name_of = {str(value): name for name, values in config.splits.items() for value in values}
+    return [name_of.get(value) for value in values]
+
+
+def _without_left_out(table: Table, config: Config) -> Table:
+    if config.splits is None:
+        return table
+    kept = table["split"].notna()
+    if not kept.all():
+        log.info("%d images are left out: `splits` gives their %s to no split", (~kept).sum(), config.split)
+    return table[kept].reset_index(drop=True)
+
+
+def fake(folder: Path, *, patients: int = 8, seed: int = 0, size: int = 96) -> None:
+    """Write a small folder as the default options read it: JPEG and PNG, gray and colour, two images a patient."""
+    rng = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(2 * patients):
+        name = f"images/{number:04d}.{'png' if number % 3 else 'jpg'}"
+        coarse = rng.integers(0, 256, (6, 6), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((size, size + 8), Image.Resampling.BICUBIC)
+        image.convert("RGB" if number % 4 == 0 else "L").save(folder / name)
+        rows.append(_fake_row(name, number, rng))
+    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+
+
+def _fake_row(name: str, number: int, rng: np.random.Generator) -> dict[str, object]:
+    return {
+        "image": name,
+        "patient_id": f"patient-{number // 2}",
+        "fold": number // 2 % 5,
+        "view": ("AP", "PA", "")[number % 3],
+        "sex": ("M", "F", "")[number // 2 % 3],
+        "age": ("58", "058Y", "")[number // 2 % 3],
+        "Effusion": rng.choice(["1", "0", "-1", ""]),
+        "Cardiomegaly": rng.choice(["1.0", "0.0"]),
+    }

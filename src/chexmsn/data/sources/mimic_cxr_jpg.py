@@ -1,0 +1,234 @@
+"""MIMIC-CXR-JPG 2.0.0 and 2.1.0, as PhysioNet hands it out.
+
+The study's labels are given to each of its images. Sex and age are not part of the collection, and its
+JPEG files say nothing of the pixel's size.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from chexmsn.core.errors import UserError
+from chexmsn.data.labels import CHEXPERT_FINDINGS, canonical
+from chexmsn.data.source import (
+    LABEL,
+    Source,
+    Table,
+    blank_to_null,
+    check_table,
+    index_by,
+    make_table,
+    need_folder,
+    read_labels,
+    read_text_table,
+)
+
+SOURCE = Source(
+    title="MIMIC-CXR-JPG",
+    licence="PhysioNet Credentialed Health Data License 1.5.0",
+    citation="Johnson et al., MIMIC-CXR-JPG, a large publicly available database of labeled chest radiographs, "
+    "arXiv 1901.07042",
+    url="https://physionet.org/content/mimic-cxr-jpg/",
+)
+
+FRONTAL = ("AP", "PA")
+
+_METADATA, _OFFICIAL, _EHR = "mimic-cxr-2.0.0-metadata.csv", "mimic-cxr-2.0.0-split.csv", "mimic-cxr-ehr-split.csv"
+_RADIOLOGIST = "mimic-cxr-2.1.0-test-set-labeled.csv"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Which images, which split and whose labels.
+
+    `split`: `ehr` is the file MedFuse writes (nyuad-cai/MedFuse, create_split.py), which parts patients anew;
+    `auto` takes it where the folder has one. `views`: frontal is AP and PA. `unlabelled`: what becomes of images
+    whose study the labeller's table lacks; kept ones have blank labels. `radiologist_test_labels` labels the test
+    split from the file of release 2.1.0 and leaves out the test images that it does not cover.
+    """
+
+    split: Literal["auto", "official", "ehr"] = "auto"
+    labeller: Literal["chexpert", "negbio"] = "chexpert"
+    views: Literal["frontal", "all"] = "frontal"
+    unlabelled: Literal["keep", "drop"] = "keep"
+    radiologist_test_labels: bool = False
+
+
+def read(folder: Path, config: Config) -> Table:
+    """The images of the release. Raises UserError naming what the folder lacks."""
+    files = _files(folder, config)
+    images = read_text_table(files["metadata"], ["dicom_id", "subject_id", "study_id", "ViewPosition"])
+    images = _choose_views(images, config.views)
+    images["split"] = _splits(images, files["split"])
+    images = _tell_left_out(images, images["split"].notna(), f"{files['split'].name} does not list them")
+    labels = _study_labels(files["labels"])
+    if config.unlabelled == "drop":
+        images = _tell_left_out(images, images["study_id"].isin(labels.index), "their study has no labels")
+    tables = _label_images(images, labels)
+    if config.radiologist_test_labels:
+        images, tables = _relabel_test(images, tables, _study_labels(files["radiologist"]))
+    return check_table(_table(folder, images, tables), files["metadata"])
+
+
+def _files(folder: Path, config: Config) -> dict[str, Path]:
+    """Where each table lies: as `.csv.gz` or unpacked."""
+    need_folder(folder)
+    split = _EHR if config.split == "ehr" or (config.split == "auto" and _find(folder, _EHR)) else _OFFICIAL
+    wanted = {"metadata": _METADATA, "split": split, "labels": f"mimic-cxr-2.0.0-{config.labeller}.csv"}
+    if config.radiologist_test_labels:
+        wanted["radiologist"] = _RADIOLOGIST
+    found = {role: _find(folder, name) for role, name in wanted.items()}
+    missing = [f"{wanted[role]}.gz" for role, file in found.items() if file is None]
+    missing += [] if (folder / "files").is_dir() else ["files/"]
+    if missing:
+        raise UserError(f"{folder} is no MIMIC-CXR-JPG folder, it lacks {', '.join(missing)}: see {SOURCE.url}")
+    log.info("split: %s; labels: %s", split, wanted["labels"])
+    return {role: file for role, file in found.items() if file is not None}
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next((file for file in (folder / f"{name}.gz", folder / name) if file.is_file()), None)
+
+
+def _choose_views(images: pd.DataFrame, views: str) -> pd.DataFrame:
+    if views == "all":
+        return images
+    frontal = images["ViewPosition"].str.strip().isin(FRONTAL)
+    return _tell_left_out(images, frontal, "their view position is neither AP nor PA")
+
+
+def _tell_left_out(images: pd.DataFrame, kept: pd.Series, reason: str) -> pd.DataFrame:
+    if not kept.all():
+        log.info("%d of %d images are left out: %s", (~kept).sum(), len(kept), reason)
+    return images[kept].copy()
+
+
+def _splits(images: pd.DataFrame, file: Path) -> pd.Series:
+    """The split of each image, null where the file does not list it."""
+    rows = read_text_table(file, ["dicom_id", "split"])
+    if rows["split"].nunique() == 1 and file.name.startswith(_EHR):
+        raise UserError(
+            f"{file} puts every image into {rows['split'].iloc[0]}: it was probably written by comparing subject "
+            "numbers with text; write it anew or give split=official"
+        )
+    return images["dicom_id"].map(index_by(rows, "dicom_id", file)["split"])
+
+
+def _study_labels(file: Path) -> pd.DataFrame:
+    """The 14 findings by study; columns are known by their names, in whatever order and spelling."""
+    rows = index_by(read_text_table(file, ["study_id"]), "study_id", file)
+    columns = {name: canonical(name) for name in rows.columns if canonical(name) in CHEXPERT_FINDINGS}
+    missing = set(CHEXPERT_FINDINGS) - set(columns.values())
+    if missing:
+        raise UserError(f"{file} lacks the column {', '.join(sorted(missing))}: is it the file of the release?")
+    return read_labels(rows, columns, file)[[LABEL + finding for finding in CHEXPERT_FINDINGS]]
+
+
+def _label_images(images: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    blank = ~images["study_id"].isin(labels.index)
+    if blank.any():
+        log.info("%d images belong to a study without labels and keep blank ones (unlabelled=keep)", blank.sum())
+    return labels.reindex(images["study_id"]).set_index(images.index)
+
+
+def _relabel_test(
+    images: pd.DataFrame, labels: pd.DataFrame, radiologist: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    test = images["split"] == "test"
+    covered = images["study_id"].isin(radiologist.index)
+    images = _tell_left_out(images, ~test | covered, "test studies that no radiologist labelled")
+    relabelled = images["study_id"].where(images["split"] == "test").dropna()
+    labels = labels.loc[images.index]
+    labels.loc[relabelled.index] = radiologist.loc[relabelled].to_numpy()
+    return images, labels
+
+
+def _table(folder: Path, images: pd.DataFrame, labels: pd.DataFrame) -> Table:
+    patient, study = "p" + images["subject_id"], "s" + images["study_id"]
+    path = f"{folder}/files/" + patient.str[:3] + "/" + patient + "/" + study + "/" + images["dicom_id"] + ".jpg"
+    columns = {
+        "path": path,
+        "image_key": images["dicom_id"],
+        "patient_id": patient,
+        "study_id": study,
+        "view": blank_to_null(images["ViewPosition"]),
+        "split": images["split"],
+    }
+    return make_table(columns, labels)
+
+
+def fake(folder: Path, *, patients: int = 8, seed: int = 0, size: int = 96) -> None:
+    """Write a look-alike of release 2.1.0: its layout, its file names and the quirks of its tables."""
+    rng = np.random.default_rng(seed)
+    images = pd.DataFrame([image for number in range(patients) for image in _fake_patient(number, rng, size)])
+    for row in images.itertuples():
+        _draw_fake(folder / row.path, row.Rows, row.Columns, rng)
+    studies = images[["subject_id", "study_id"]].drop_duplicates().iloc[:-1]  # a study that the labellers skipped
+    _write(folder / f"{_METADATA}.gz", images.drop(columns=["split", "path"]))
+    _write(folder / f"{_OFFICIAL}.gz", images[["dicom_id", "study_id", "subject_id", "split"]])
+    for labeller in ("chexpert", "negbio"):
+        _write(folder / f"mimic-cxr-2.0.0-{labeller}.csv.gz", _fake_labels(studies, rng))
+    tested = images.loc[images["split"] == "test", ["study_id"]].drop_duplicates()
+    _write(folder / _RADIOLOGIST, _fake_labels(tested, rng).rename(columns={"Lung Opacity": "Airspace Opacity"}))
+    (folder / "IMAGE_FILENAMES").write_text("\n".join(images["path"]) + "\n", encoding="utf-8")
+
+
+def _write(file: Path, table: pd.DataFrame) -> None:
+    table.to_csv(file, index=False, compression={"method": "gzip", "mtime": 0} if file.suffix == ".gz" else None)
+
+
+def _fake_patient(number: int, rng: np.random.Generator, size: int) -> list[dict[str, object]]:
+    """Rows of the metadata table, one per image: two studies, the first of them frontal and lateral."""
+    subject = 10000032 + 1000003 * number  # the real numbers, too, spread over p10 ... p19
+    split = ("train", "validate", "test", "train")[number % 4]
+    rare = rng.choice(["AP", "PA", "AP AXIAL", "LAO", "PA LLD", "LL", ""])
+    views = [(0, rng.choice(["AP", "PA"])), (0, "LATERAL"), (1, rare)]
+    return [_fake_image(subject, 50414267 + 10 * number + study, view, split, rng, size) for study, view in views]
+
+
+def _fake_image(
+    subject: int, study: int, view: str, split: str, rng: np.random.Generator, size: int
+) -> dict[str, object]:
+    dicom_id = "-".join(f"{part:08x}" for part in rng.integers(0, 2**32, 5))
+    patient = f"p{subject}"
+    return {
+        "dicom_id": dicom_id,
+        "subject_id": subject,
+        "study_id": study,
+        "PerformedProcedureStepDescription": rng.choice(["CHEST (PORTABLE AP)", "CHEST (PA AND LAT)"]),
+        "ViewPosition": view,
+        "Rows": size + int(rng.integers(0, size // 4)),
+        "Columns": size,
+        "StudyDate": 21800506,
+        "StudyTime": float(rng.integers(80000, 95959)) + 0.875,  # 80556.875 is 08:05:56
+        "ProcedureCodeSequence_CodeMeaning": "CHEST (PORTABLE AP)",
+        "ViewCodeSequence_CodeMeaning": "antero-posterior" if view == "AP" else "",
+        "PatientOrientationCodeSequence_CodeMeaning": rng.choice(["Erect", "Recumbent", ""]),
+        "split": split,
+        "path": f"files/{patient[:3]}/{patient}/s{study}/{dicom_id}.jpg",
+    }
+
+
+def _fake_labels(studies: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Mostly blank, as the real tables are; the first finding of the first two studies is -1 and 1."""
+    shape = (len(studies), len(CHEXPERT_FINDINGS))
+    values = rng.choice(["1.0", "0.0", "-1.0", ""], size=shape, p=[0.2, 0.1, 0.1, 0.6])
+    values[:2, 0] = ["-1.0", "1.0"][: len(studies)]
+    return studies.join(pd.DataFrame(values, columns=list(CHEXPERT_FINDINGS), index=studies.index))
+
+
+def _draw_fake(file: Path, rows: int, columns: int, rng: np.random.Generator) -> None:
+    """A bright middle between two dark fields, lit unevenly: enough to tell images apart."""
+    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    fields = sum(np.exp(-(((x - side) / 0.3) ** 2) - ((y - rng.normal(0, 0.1)) / 0.6) ** 2) for side in (-0.45, 0.45))
+    blob = np.exp(-((x - rng.uniform(-0.6, 0.6)) ** 2 + (y - rng.uniform(-0.6, 0.6)) ** 2) / 0.02)
+    light = 0.75 + 0.2 * x * rng.uniform(-1, 1) + 0.1 * y - 0.5 * fields + 0.3 * blob
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((255 * light.clip(0, 1)).astype(np.uint8)).save(file, quality=95)

@@ -1,0 +1,61 @@
+"""Splits are made and checked by patient, never by image."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int64
+
+from chexmsn.core.draws import Draws, keys_of
+from chexmsn.core.errors import UserError
+
+SPLITS = ("train", "validate", "test")
+
+
+def check_no_leak(index: pd.DataFrame) -> None:
+    """Raise UserError with the patients whose images lie in more than one split."""
+    pairs = index[["patient_id", "split"]].drop_duplicates()
+    leaked = sorted(pairs.loc[pairs["patient_id"].duplicated(), "patient_id"].unique())
+    if leaked:
+        named = ", ".join(map(str, leaked[:5])) + (", ..." if len(leaked) > 5 else "")
+        raise UserError(
+            f"a patient must lie in one split only, but {len(leaked)} lie in several ({named}): "
+            "give all images of a patient the same split"
+        )
+
+
+def _shuffled(patients: Sequence[str], seed: int) -> list[str]:
+    """The different patients in an order that depends on nothing but the seed and who they are."""
+    unique = sorted(set(patients))
+    order = Draws.of(seed, keys_of(unique)).stream("order of patients").keys
+    return [unique[i] for i in order.argsort().tolist()]
+
+
+def share_of_patients(patients: Sequence[str], share: float, seed: int) -> Int64[np.ndarray, "n"]:
+    """The positions of the images of a share of the patients, in (0, 1]; at least one patient.
+
+    Under one seed the shares are nested: the patients of 1 % are among those of 10 %.
+
+    >>> share_of_patients(["a", "a", "b", "b"], share=0.5, seed=0).tolist() in ([0, 1], [2, 3])
+    True
+    """
+    if not 0 < share <= 1:
+        raise UserError(f"the share of the patients must lie in (0, 1], not {share}: 1.0 uses all of them")
+    order = _shuffled(patients, seed)
+    chosen = set(order[: max(1, round(share * len(order)))])
+    return np.flatnonzero([patient in chosen for patient in patients]).astype(np.int64)
+
+
+def grouped_split(patients: Sequence[str], shares: Mapping[str, float], seed: int) -> list[str]:
+    """One split name per image, such that each split holds its share of the patients.
+
+    >>> grouped_split(["a", "b", "a", "c"], {"train": 2 / 3, "test": 1 / 3}, seed=1).count("test") in (1, 2)
+    True
+    """
+    if not math.isclose(sum(shares.values()), 1, abs_tol=1e-6) or min(shares.values()) < 0:
+        raise UserError(f"the shares of the splits must add up to 1, not {dict(shares)}")
+    order = _shuffled(patients, seed)
+    ends = np.round(np.cumsum(list(shares.values())) * len(order)).astype(int)
+    split_of = dict(zip(order, np.repeat(list(shares), np.diff(ends, prepend=0)).tolist(), strict=True))
+    return [split_of[patient] for patient in patients]
