@@ -1,1 +1,1 @@
-"""TODO."""
+"""Tables, figures and one HTML file, from result folders alone."""

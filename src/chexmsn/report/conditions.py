@@ -1,0 +1,98 @@
+"""How conditions are named, ordered and chosen for the headline tables and figures."""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from chexmsn.report.words import HARD_SPACE
+
+CLEAN = "clean"
+TOKENS, BLACK = "tokens-removed", "patches-black"
+MISSING = (TOKENS, BLACK, "patches-image-mean", "patches-dataset-mean")
+HEADLINE_SHARE = 0.7
+HEADLINE_SEVERITIES = (3, 5)
+HARD_SEVERITY = 5
+
+_TITLES = {
+    TOKENS: "Tokens removed",
+    BLACK: "Patches black",
+    "patches-image-mean": "Patches at the image mean",
+    "patches-dataset-mean": "Patches at the data-set mean",
+}
+_PROPER_NOUNS = ("Poisson", "Gaussian")
+
+
+class Condition(NamedTuple):
+    """A corruption at a severity: a share of patches in [0, 1) for missing regions, else a step from 1 to 5."""
+
+    corruption: str
+    severity: float
+
+    @property
+    def label(self) -> str:
+        """Its name in a table.
+
+        >>> Condition("tokens-removed", 0.7).label
+        'Tokens removed, 70\\xa0%'
+        """
+        if self.corruption == CLEAN:
+            return "Clean"
+        return f"{corruption_title(self.corruption)}, {severity_text(self)}"
+
+
+def corruption_title(corruption: str) -> str:
+    """The name of a corruption at the start of a line.
+
+    >>> corruption_title("gaussian-blur")
+    'Gaussian blur'
+    """
+    return _TITLES.get(corruption, corruption.replace("-", " ").capitalize())
+
+
+def in_sentence(title: str) -> str:
+    """A title inside a sentence: small unless it starts with a name.
+
+    >>> in_sentence("Impulse noise"), in_sentence("Poisson noise")
+    ('impulse noise', 'Poisson noise')
+    """
+    return title if title.startswith(_PROPER_NOUNS) else title[:1].lower() + title[1:]
+
+
+def severity_text(condition: Condition) -> str:
+    """The severity with its unit."""
+    if is_missing(condition.corruption):
+        return f"{100 * condition.severity:.0f}{HARD_SPACE}%"
+    return f"severity {condition.severity:g}"
+
+
+def is_missing(corruption: str) -> bool:
+    """Whether the corruption takes regions of the image away."""
+    return corruption in MISSING or corruption.startswith("patches-")
+
+
+def conditions(table: pd.DataFrame) -> list[Condition]:
+    """The conditions of a result table: clean, missing regions, then the rest, each by severity."""
+    found = {Condition(c, float(s)) for c, s in zip(table.corruption, table.severity, strict=True)}
+    return sorted(found, key=lambda c: (corruption_order(c.corruption), c.severity))
+
+
+def corruption_order(corruption: str) -> tuple[int, int, str]:
+    """Sorting key: clean, missing regions as listed above, then the others as the standard grid has them."""
+    grid = ("poisson-noise", "gaussian-noise", "speckle-noise", "impulse-noise", "gaussian-blur")
+    known = (CLEAN, *MISSING, *grid)
+    return (0, known.index(corruption), "") if corruption in known else (1, 0, corruption)
+
+
+def is_headline(condition: Condition) -> bool:
+    """Whether the condition stands in the first table: clean, 70 % gone, severities 3 and 5."""
+    if condition.corruption == CLEAN:
+        return True
+    wanted = (HEADLINE_SHARE,) if is_missing(condition.corruption) else HEADLINE_SEVERITIES
+    return condition.severity in wanted
+
+
+def is_hard(condition: Condition) -> bool:
+    """Whether the condition is the hardest one that every report looks at: 70 % gone or severity 5."""
+    if condition.corruption == CLEAN:
+        return False
+    return is_headline(condition) and (is_missing(condition.corruption) or condition.severity == HARD_SEVERITY)

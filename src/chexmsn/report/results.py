@@ -1,0 +1,125 @@
+"""Read stress folders: results, the record of the run, and the curves copied beside them.
+
+Only what a report may show is read: no score of an image and no identifier of one.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from chexmsn.core.errors import UserError
+from chexmsn.core.files import read_json
+
+SCHEMA = 1
+CURVES = ("pretraining", "training")
+DROPS = ("absolute_drop", "relative_drop", "above_chance_drop")
+COLUMNS = [
+    *("model", "corruption", "severity", "finding", "metric", "value", "low", "high"),
+    *(f"{drop}{end}" for drop in DROPS for end in ("", "_low", "_high")),
+    *("images", "patients", "positives", "status", "seen_in_training"),
+]
+
+
+@dataclass(frozen=True)
+class StressRun:
+    """One model's stress test as its folder tells it."""
+
+    label: str
+    folder: Path
+    info: dict[str, Any]
+    results: pd.DataFrame
+    curves: dict[str, pd.DataFrame]
+
+    def get(self, *path: str, default: Any = None) -> Any:
+        """A value of `run.json`, by its nested names; `default` where it is not recorded."""
+        value: Any = self.info
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        return default if value is None else value
+
+
+def read_runs(folders: Sequence[Path]) -> list[StressRun]:
+    """The runs behind stress folders, in this order, each under a label of its own.
+
+    Raises UserError for no folders, a folder that is not a finished or readable stress run, a newer
+    schema, or two runs of the same model on the same data.
+    """
+    if not folders:
+        raise UserError(
+            "a report needs at least one stress folder and none was given: name the folders of `chexmsn stress`"
+        )
+    return _distinct([read_run(Path(folder)) for folder in folders])
+
+
+def read_run(folder: Path) -> StressRun:
+    """The run in one stress folder. Raises UserError."""
+    info = _record(folder)
+    label = info["model"]["name"]
+    results = _results(folder).assign(model=label)
+    curves = {stage: pd.read_csv(path) for stage in CURVES if _has_content(path := folder / f"{stage}.csv")}
+    return StressRun(label, folder, info, results, curves)
+
+
+def stack(runs: Iterable[StressRun]) -> pd.DataFrame:
+    """All results in one long table whose `model` column holds the labels of the runs."""
+    return pd.concat([run.results for run in runs], ignore_index=True)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise UserError(f"no stress folder {folder}: check the path, or run `chexmsn stress` first")
+    info = read_json(folder / "run.json")
+    if not isinstance(info, dict) or info.get("kind") != "stress":
+        raise UserError(f"{folder} does not hold a stress run: name a folder that `chexmsn stress` wrote")
+    schema = info.get("schema_version")
+    if schema != SCHEMA:
+        raise UserError(
+            f"{folder} has result schema {schema} and this version reads {SCHEMA}: update chexmsn or stress again"
+        )
+    if not isinstance(info.get("model"), dict) or not info["model"].get("name"):
+        raise UserError(f"{folder / 'run.json'} names no model: stress again into a new folder")
+    return info
+
+
+def _results(folder: Path) -> pd.DataFrame:
+    path = folder / "results.parquet"
+    if not path.is_file():
+        raise UserError(f"{folder} has no results yet (interrupted run): give its stress command again, it resumes")
+    try:
+        results = pd.read_parquet(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}): give its stress command again") from None
+    missing = [column for column in COLUMNS if column not in results]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}: give its stress command again with this version")
+    if not ((results.corruption == "clean") & (results.status == "ok")).any():
+        raise UserError(
+            f"{folder} has no result on clean images, so nothing to compare with: give its stress command again"
+        )
+    return results[COLUMNS].assign(severity=results.severity.astype(float).round(6))  # 0.7 stays 0.7
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _distinct(runs: list[StressRun]) -> list[StressRun]:
+    """A model tested on several collections is told apart by the collection."""
+    models = Counter(run.label for run in runs)
+    named = [
+        _relabel(run, f"{run.label} on {run.get('data', 'name')}") if models[run.label] > 1 else run for run in runs
+    ]
+    for label, count in Counter(run.label for run in named).items():
+        if count > 1:
+            same = " and ".join(str(run.folder) for run in named if run.label == label)
+            raise UserError(f"{same} are both called {label!r}: give each folder once, or rename the model of one")
+    return named
+
+
+def _relabel(run: StressRun, label: str) -> StressRun:
+    return replace(run, label=label, results=run.results.assign(model=label))

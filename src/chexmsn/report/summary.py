@@ -1,0 +1,219 @@
+"""What the numbers say, in plain words, and where they say nothing.
+
+Two intervals that do not meet tell two models apart; two that overlap leave it open (a paired
+comparison on shared resamples is sharper, and belongs to `chexmsn compare`, not to this report).
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from chexmsn.report.conditions import (
+    BLACK,
+    CLEAN,
+    HARD_SEVERITY,
+    HEADLINE_SHARE,
+    TOKENS,
+    Condition,
+    corruption_title,
+    in_sentence,
+    is_missing,
+)
+from chexmsn.report.results import StressRun, stack
+from chexmsn.report.tables import CHANCE, Number, drop_of, has_number, is_finished, scores
+from chexmsn.report.words import HARD_SPACE, listed, percent, three_digits
+
+
+class Point(NamedTuple):
+    """One thing to know: a heading, a line per model, and what follows from the lines together."""
+
+    lead: str
+    lines: list[str]
+    conclusion: str
+
+
+def summary(runs: Sequence[StressRun]) -> list[Point]:
+    """The points of the summary, in the order a reader wants them."""
+    table = scores(stack(runs))
+    labels = [run.label for run in runs]
+    comparable = not differences(runs)
+    points = [
+        _clean(table, labels, comparable),
+        _missing(table, labels, comparable),
+        _hard(table, labels),
+        _seen(table),
+    ]
+    return [point for point in points if point.lines]
+
+
+def cautions(runs: Sequence[StressRun]) -> list[str]:
+    """What a reader must know before comparing: other data, other findings, unfinished runs, left-out findings."""
+    return [*differences(runs), *_unfinished(runs), *_left_out(runs), *_no_interval(runs)]
+
+
+def differences(runs: Sequence[StressRun]) -> list[str]:
+    """Sentences on what makes these runs not comparable: other images, other findings, another label policy."""
+    told = []
+    if _distinct(runs, "data", "fingerprint") > 1:
+        told.append(
+            "The models were tested on different data: rows and curves stand beside each other but do not compare "
+            "the models."
+        )
+    if _distinct(runs, "findings") > 1:
+        told.append(
+            "The macro AUROC is over different findings for different models, so their macro values are not comparable."
+        )
+    if _distinct(runs, "policy") > 1:
+        told.append(
+            "The runs treat uncertain or blank labels differently (see the parameters), so their values are not "
+            "comparable."
+        )
+    return told
+
+
+def _distinct(runs: Sequence[StressRun], *path: str) -> int:
+    return len({repr(run.get(*path)) for run in runs})
+
+
+def _unfinished(runs: Iterable[StressRun]) -> list[str]:
+    names = [run.label for run in runs if not is_finished(run)]
+    return [f"The stress test of {listed(names)} is unfinished: what is shown are the results so far."] if names else []
+
+
+def _left_out(runs: Sequence[StressRun]) -> list[str]:
+    reasons = {(finding, why) for run in runs for finding, why in run.get("left_out", default={}).items()}
+    named = [f"{finding} ({why})" for finding, why in sorted(reasons)]
+    return [f"Left out of the macro AUROC: {listed(named)}."] if named else []
+
+
+def _no_interval(runs: Sequence[StressRun]) -> list[str]:
+    rows = scores(stack(runs), finding=None)
+    bare = rows[(rows.corruption == CLEAN) & (rows.status == "ok") & rows.low.isna()]
+    names = list(dict.fromkeys(bare.finding))
+    return [f"Too few positive patients for an interval: {listed(names)}."] if names else []
+
+
+def _clean(table: pd.DataFrame, labels: Sequence[str], comparable: bool) -> Point:
+    records = _records(table, {label: Condition(CLEAN, 0) for label in labels})
+    values = {label: number_of(record) for label, record in records.items()}
+    lines = [f"{label}: macro AUROC {auroc(number)}.{_weak(number)}" for label, number in values.items()]
+    return Point("On clean images", lines, _order(values, "is higher", comparable))
+
+
+def _weak(number: Number) -> str:
+    if not number.low <= CHANCE:
+        return ""
+    return " This cannot be told from chance, so there is nothing that a corruption could take away."
+
+
+def _missing(table: pd.DataFrame, labels: Sequence[str], comparable: bool) -> Point:
+    ways = {label: way for label in labels if (way := _way_of_missing(table, label))}
+    records = _records(table, {label: Condition(way, HEADLINE_SHARE) for label, way in ways.items()})
+    drops = {label: drop_of(record, "absolute_drop") for label, record in records.items()}
+    lines = [_drop_sentence(label, record) for label, record in records.items()]
+    painted = [label for label in ways if ways[label] != TOKENS]
+    if 0 < len(painted) < len(ways):
+        drops = {label: drop for label, drop in drops.items() if label not in painted}
+        aside = (
+            f"No tokens could be removed from {listed(painted)}, whose pixels are black instead: this does not "
+            "compare with the others, the row “Patches black” of the table does. "
+        )
+    else:
+        aside = ""
+    lead = f"With {100 * HEADLINE_SHARE:.0f}{HARD_SPACE}% of the patches gone"
+    return Point(lead, lines, aside + _order(drops, "loses more", comparable))
+
+
+def _way_of_missing(table: pd.DataFrame, label: str) -> str | None:
+    rows = table[(table.model == label) & (table.severity == HEADLINE_SHARE) & (table.status == "ok")]
+    return next((way for way in (TOKENS, BLACK) if (rows.corruption == way).any()), None)
+
+
+def _drop_sentence(label: str, record: pd.Series) -> str:
+    drop, relative, skill = (drop_of(record, f"{kind}_drop") for kind in ("absolute", "relative", "above_chance"))
+    shares = f"{percent(relative.value)} of its clean value, {percent(skill.value)} of its skill above chance"
+    text = f"{label} {falls(drop)} to {record.value:.3f}: {shares}."
+    if drop.low <= 0 <= drop.high:
+        text += " The interval does not tell this from no change."
+    if record.low <= CHANCE:
+        text += " What is left cannot be told from chance."
+    return text
+
+
+def _hard(table: pd.DataFrame, labels: Sequence[str]) -> Point:
+    rows = table[(table.severity == HARD_SEVERITY) & ~table.corruption.map(is_missing) & table.absolute_drop.notna()]
+    lines = [_extremes(label, rows[rows.model == label]) for label in labels if (rows.model == label).any()]
+    return Point(f"At severity {HARD_SEVERITY} of noise and blur", lines, "")
+
+
+def _extremes(label: str, rows: pd.DataFrame) -> str:
+    ordered = rows.sort_values("absolute_drop")
+    least, most = ordered.iloc[0], ordered.iloc[-1]
+    text = f"{label} suffers most from {_name(most)}: it {falls(drop_of(most, 'absolute_drop'))} to {most.value:.3f}"
+    if len(ordered) == 1:
+        return f"{text}."
+    mildest = f"it {falls(drop_of(least, 'absolute_drop'))} to {least.value:.3f}"
+    return f"{text}. Least harm comes from {_name(least)}: {mildest}."
+
+
+def _name(record: pd.Series) -> str:
+    return in_sentence(corruption_title(record.corruption))
+
+
+def _seen(table: pd.DataFrame) -> Point:
+    seen = table[table.seen_in_training.astype(bool) & (table.corruption != CLEAN)]
+    names = seen.drop_duplicates(["model", "corruption"]).groupby("model", sort=False).corruption
+    lines = [
+        f"{label} was trained with {listed([in_sentence(corruption_title(c)) for c in cs])}." for label, cs in names
+    ]
+    return Point(
+        "Seen in training", lines, "Its results there say nothing about unseen damage; they are marked “seen”."
+    )
+
+
+def _records(table: pd.DataFrame, wanted: dict[str, Condition]) -> dict[str, pd.Series]:
+    """The result row of each model under its condition, where there is a number."""
+    rows = {(r.model, r.corruption, r.severity): r for _, r in table.iterrows() if has_number(r)}
+    return {label: rows[label, *condition] for label, condition in wanted.items() if (label, *condition) in rows}
+
+
+def _order(numbers: dict[str, Number], verb: str, comparable: bool) -> str:
+    """What the intervals say of the order of the models."""
+    if len(numbers) < 2 or not comparable:
+        return ""
+    if not all(number.has_interval for number in numbers.values()):
+        return "Some values have no interval, so nothing ranks the models here."
+    ordered = sorted(numbers, key=lambda label: numbers[label].value, reverse=True)
+    above = {a: [b for b in ordered if numbers[b].high < numbers[a].low] for a in ordered}
+    told = [f"{a} {verb} than {listed(lower)}" for a, lower in above.items() if lower]
+    if not told:
+        return "All intervals overlap: no ranking of the models can be drawn from this."
+    pairs = len(numbers) * (len(numbers) - 1) // 2
+    rest = " All other intervals overlap and give no order." if sum(map(len, above.values())) < pairs else ""
+    return f"Told apart by intervals that do not meet: {listed(told, '; ')}.{rest}"
+
+
+def number_of(record: pd.Series) -> Number:
+    """The value of a result row with its interval."""
+    return Number(record.value, record.low, record.high)
+
+
+def auroc(number: Number) -> str:
+    """A value as a sentence tells it.
+
+    >>> auroc(Number(0.7512, 0.7, 0.8))
+    '0.751 (0.700 to 0.800)'
+    """
+    return f"{number.value:.3f}{_between(number)}"
+
+
+def falls(drop: Number) -> str:
+    """A drop in words; a negative one is a rise."""
+    if drop.value < 0:
+        return f"rises by {-drop.value:.3f}" + (f" ({-drop.high:.3f} to {-drop.low:.3f})" if drop.has_interval else "")
+    return f"falls by {drop.value:.3f}{_between(drop)}"
+
+
+def _between(number: Number) -> str:
+    return f" ({three_digits(number.low)} to {three_digits(number.high)})" if number.has_interval else ""

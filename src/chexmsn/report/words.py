@@ -1,0 +1,34 @@
+"""Numbers and lists as a reader expects them in print."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+MINUS, DASH, TIMES, HARD_SPACE = "\u2212", "\u2013", "\u00d7", "\u00a0"
+
+
+def three_digits(value: float) -> str:
+    """An AUROC, or a difference of two.
+
+    >>> three_digits(0.78149)
+    '0.781'
+    """
+    return f"{value:.3f}".replace("-", MINUS)
+
+
+def percent(share: float) -> str:
+    """A share in per cent.
+
+    >>> percent(0.0587)
+    '5.9\\xa0%'
+    """
+    return f"{100 * share:.1f}{HARD_SPACE}%".replace("-", MINUS) if pd.notna(share) else "an undefined share"
+
+
+def listed(names: Sequence[str], comma: str = ", ") -> str:
+    """Names as a list in words.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return " and ".join(filter(None, [comma.join(names[:-1]), *names[-1:]]))
