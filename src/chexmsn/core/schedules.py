@@ -6,9 +6,10 @@ Step numbers start at 0 and count optimiser steps. `total` is the number of step
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """A number that depends on how far training has come."""
 

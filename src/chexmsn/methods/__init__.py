@@ -1,4 +1,5 @@
 """One file per method, found by its name: `msn`, `mae`, `simsiam` pretrain; the others train a classifier.
 
-A method's file offers `Config` (every option with its default) and `Method`, built by `Method(config, encoder, setting)`.
+A method's file offers `Config` (every option with its default) and `Method`, which is built by
+`Method(config, encoder, setting)`.
 """

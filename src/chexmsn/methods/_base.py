@@ -16,10 +16,13 @@ from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
 from chexmsn.core.schedules import Schedule
 from chexmsn.core.shapes import Images, Labels
-from chexmsn.corruptions import CorruptionPlan, corrupt_for_training
+from chexmsn.corruptions import CorruptionPlan, corrupt_for_training, kept_count
 from chexmsn.models.classifier import Classifier
 from chexmsn.models.encoder import VIT_SIZES, Encoder, EncoderConfig
 from chexmsn.views import ViewPlan
+
+Views = list[Float[Tensor, "_ 1 _ _"]]
+"""One tensor of images per group of the plan, each with its own batch and side."""
 
 
 class Step(NamedTuple):
@@ -96,11 +99,12 @@ class AbstractMethod(nn.Module, ABC):
 
     kind: ClassVar[Literal["pretraining", "classifier"]]
     uses_mask_ratio: ClassVar[bool]
+    needs_pretraining: ClassVar[bool] = False
     config: Any
 
     @classmethod
     def check(cls, config: Any, encoder: EncoderConfig, size: int, batch_size: int) -> None:
-        """Raise UserError where the method cannot work with this encoder, image size or batch, before data is opened."""
+        """Raise UserError where the method cannot work with this encoder, image size or batch."""
 
     @abstractmethod
     def views(self) -> ViewPlan:
@@ -116,13 +120,11 @@ class AbstractMethod(nn.Module, ABC):
         return images if plan is None else corrupt_for_training(images, plan, draws)
 
     @abstractmethod
-    def step(self, views: list[Images], labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
+    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
         """The loss of one batch, with gradient."""
 
     @torch.no_grad()
-    def validation_step(
-        self, views: list[Images], labels: Labels | None, draws: Draws, schedule: Mapping[str, float]
-    ) -> Step:
+    def validation_step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
         """The loss of one batch without gradient; the same for the same draws."""
         return self.step(views, labels, draws, schedule)
 
@@ -189,9 +191,7 @@ def check_patches(method: str, ratio: float, encoder: EncoderConfig, size: int) 
             f"{method} drops patches (mask ratio {ratio}), which {encoder.name} cannot do without: "
             "set the mask ratio to 0 or take a transformer"
         )
-    patches = (size // encoder.patch) ** 2
-    if patches * (1 - ratio) < 1:
-        raise UserError(f"a mask ratio of {ratio} leaves none of the {patches} patches of {size} pixels: lower it")
+    kept_count((size // encoder.patch) ** 2, ratio)
 
 
 def check_positive(config: Any, *names: str) -> None:

@@ -20,6 +20,7 @@ from chexmsn.methods._base import (
     ParameterGroup,
     Setting,
     Step,
+    Views,
     at_least_float32,
     check_mask_ratio,
     check_patches,
@@ -129,15 +130,13 @@ class AbstractClassifierMethod(AbstractMethod):
             ViewGroup(name="input", count=1, size=size, scale=c.scale, flip=c.flip, affine=c.affine, jitter=c.jitter),
         )
 
-    def step(self, views: list[Images], labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
+    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
         (images,) = views
         images = self.corrupted(images, per_view(draws, "corruption", 1))
         return Step(self.loss(self.logits(images, self._kept(draws)), labels), {})
 
     @torch.no_grad()
-    def validation_step(
-        self, views: list[Images], labels: Labels | None, draws: Draws, schedule: Mapping[str, float]
-    ) -> Step:
+    def validation_step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
         (images,) = views
         return Step(self.loss(self.logits(images), labels), {})
 

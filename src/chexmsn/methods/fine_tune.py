@@ -54,7 +54,7 @@ class Config(ClassifierConfig):
     """Options of fine-tuning: those of every classifier, and one more.
 
     Attributes:
-        layer_decay: factor on the learning rate from each block to the one below; 1 trains all alike. Transformers only.
+        layer_decay: factor on the learning rate from each block to the one below; 1 trains all alike.
     """
 
     layer_decay: float = 1.0
@@ -67,6 +67,8 @@ class Config(ClassifierConfig):
 
 class Method(AbstractClassifierMethod):
     """All weights are trained, the lower ones more slowly where asked for."""
+
+    needs_pretraining = True
 
     @classmethod
     def check(cls, config: Config, encoder: EncoderConfig, size: int, batch_size: int) -> None:

@@ -10,6 +10,7 @@ Where we differ, and why:
   compared and not their first weights; only its position embedding becomes the fixed sine-cosine table;
 * the decoder is scaled down with the encoder: two thirds of its width, at most the published 512;
 * the learning rate is `lr`, or `blr` times the batch size over 256 as published;
+* a ratio counts as it is written, where floating point would now and then remove one patch more (100 at 0.9);
 * warm-up takes at most a share of the run (`warmup_share`), for runs shorter than the authors' 400 to 1600 epochs.
 """
 
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -26,12 +27,13 @@ from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
 from chexmsn.core.schedules import Constant, Schedule, WarmupCosine
 from chexmsn.core.shapes import Images, Kept, Labels
-from chexmsn.corruptions import CorruptionPlan, kept_patches
+from chexmsn.corruptions import CorruptionPlan, kept_count, kept_patches
 from chexmsn.methods._base import (
     AbstractMethod,
     Optimiser,
     Setting,
     Step,
+    Views,
     at_least_float32,
     check_mask_ratio,
     check_patches,
@@ -73,7 +75,7 @@ def reconstruction_loss(
     return (error * removed).sum() / removed.sum()
 
 
-def sine_cosine_positions(width: int, grid: tuple[int, int]) -> Float[Tensor, "1 T D"]:
+def sine_cosine_positions(width: int, grid: tuple[int, int]) -> Float64[Tensor, "1 T D"]:
     """The fixed position table of a grid of patches, a row of zeros first, for the class token.
 
     The first half of the channels tells the column, the second the row; each half is all sines, then all cosines, of
@@ -87,7 +89,7 @@ def sine_cosine_positions(width: int, grid: tuple[int, int]) -> Float[Tensor, "1
     row, column = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in grid), indexing="ij")
     angles = [position.flatten()[:, None] * frequency for position in (column, row)]
     table = torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
-    return torch.cat([table.new_zeros(1, width), table])[None].float()
+    return torch.cat([table.new_zeros(1, width), table])[None]
 
 
 class Decoder(nn.Module):
@@ -106,7 +108,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.embed = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02))
-        self.register_buffer("positions", sine_cosine_positions(width, grid), persistent=False)
+        self.register_buffer("positions", sine_cosine_positions(width, grid).float(), persistent=False)
         layer_norm = partial(nn.LayerNorm, eps=1e-6)
         self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True, norm_layer=layer_norm) for _ in range(depth)))
         self.norm = layer_norm(width)
@@ -155,7 +157,7 @@ class Config:
     decoder_depth: int | None = None
     lr: float | None = None
     blr: float = 1.5e-4
-    warmup_epochs: float = 40
+    warmup_epochs: float = 40.0
     warmup_share: float = 0.1
     weight_decay: float = 0.05
     corruption: CorruptionPlan | None = None
@@ -206,17 +208,17 @@ class Method(AbstractMethod):
             )
         check_patches("MAE", config.mask_ratio, encoder, size)
         patches = (size // encoder.patch) ** 2
-        if int(patches * (1 - config.mask_ratio)) == patches:
+        if kept_count(patches, config.mask_ratio) == patches:
             raise UserError(
-                f"a mask ratio of {config.mask_ratio} removes none of the {patches} patches, which leaves MAE nothing to "
-                "learn from: 0.75 is published"
+                f"a mask ratio of {config.mask_ratio} removes none of the {patches} patches, and MAE learns "
+                "from nothing else: 0.75 is published"
             )
 
     def views(self) -> ViewPlan:
         c = self.config
         return (ViewGroup(name="crop", count=1, size=self.setting.size, scale=c.scale, flip=c.flip),)
 
-    def step(self, views: list[Images], labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
+    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
         (images,) = views
         patches = self.grid[0] * self.grid[1]
         kept = kept_patches(draws.stream("mask"), patches, self.config.mask_ratio)

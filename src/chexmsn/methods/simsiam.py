@@ -15,7 +15,7 @@ Where we differ, and why:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from chexmsn.core.draws import Draws
 from chexmsn.core.schedules import Constant, Schedule, WarmupCosine
-from chexmsn.core.shapes import Images, Labels
+from chexmsn.core.shapes import Labels
 from chexmsn.corruptions import CorruptionPlan
 from chexmsn.methods._base import (
     AbstractMethod,
@@ -33,6 +33,7 @@ from chexmsn.methods._base import (
     ParameterGroup,
     Setting,
     Step,
+    Views,
     at_least_float32,
     check_positive,
     per_view,
@@ -55,7 +56,7 @@ def symmetric_loss(p1: Vectors, p2: Vectors, z1: Vectors, z2: Vectors) -> Float[
 
 
 def spread(z: Vectors) -> Float[Tensor, ""]:
-    """Standard deviation of the directions over the batch, times the root of their dimension: 1 is healthy, 0 collapsed."""
+    """Standard deviation of the directions over the batch, times the root of their width: 1 healthy, 0 collapsed."""
     return functional.normalize(z, dim=1).std(0).mean() * z.shape[1] ** 0.5
 
 
@@ -82,7 +83,7 @@ class Config:
 
     scale: tuple[float, float] = (0.2, 1.0)
     flip: float = 0.5
-    jitter: Jitter | None = Jitter()
+    jitter: Jitter | None = field(default_factory=Jitter)
     blur: Blur | None = None
     projection: int = 2048
     bottleneck: int = 512
@@ -121,7 +122,7 @@ class Method(AbstractMethod):
             ),
         )
 
-    def step(self, views: list[Images], labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
+    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
         (images,) = views
         images = self.corrupted(images, per_view(draws, "corruption", 2))
         z1, z2 = (self.projector(self.encoder(view).pooled) for view in images.chunk(2))
