@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -15,7 +15,6 @@ from chexmsn.core.errors import UserError
 from chexmsn.models import artefact
 from chexmsn.models.artefact import (
     fingerprint,
-    identity,
     load_classifier,
     load_encoder,
     provenance_of,
@@ -90,18 +89,24 @@ def test_of_a_run_with_both_each_finds_its_own(tmp_path):
     assert fingerprint(load_classifier(tmp_path).classifier) == fingerprint(classifier)
 
 
-def test_a_checkpoint_gives_its_downstream_model(tmp_path):
-    target, online = new_encoder(seed=1), new_encoder(seed=2)
-    run = nn.ModuleDict({"method": nn.ModuleDict({"online": online, "target": target})})
-    torch.save({"state_dict": run.state_dict(), "chexmsn": identity(run, target)}, tmp_path / "last.ckpt")
-    assert fingerprint(load_encoder(tmp_path / "last.ckpt")) == fingerprint(target)
-    assert provenance_of(tmp_path / "last.ckpt") == {}
+def save_checkpoint(file, method, prefix, findings=()):
+    run = nn.ModuleDict({"method": method})
+    told = {"encoder": asdict(CONFIG), "method": "msn", "findings": list(findings), "downstream_prefix": prefix}
+    torch.save({"state_dict": run.state_dict(), "hyper_parameters": told, "epoch": 3}, file)
 
-    classifier = new_classifier()
-    run = nn.ModuleDict({"method": nn.ModuleDict({"model": classifier, "teacher": new_encoder(seed=3)})})
-    torch.save({"state_dict": run.state_dict(), "chexmsn": identity(run, classifier)}, tmp_path / "best.ckpt")
-    assert fingerprint(load_classifier(tmp_path / "best.ckpt").classifier) == fingerprint(classifier)
-    assert fingerprint(load_encoder(tmp_path / "best.ckpt")) == fingerprint(classifier.encoder)
+
+def test_a_checkpoint_gives_its_downstream_model(tmp_path):
+    target, classifier = new_encoder(seed=1), new_classifier()
+    file = tmp_path / "last.ckpt"
+    save_checkpoint(file, nn.ModuleDict({"online": new_encoder(seed=2), "target": target}), "method.target.")
+    assert fingerprint(load_encoder(file)) == fingerprint(target)
+    assert provenance_of(file) == {"checkpoint": "last.ckpt", "method": "msn"}
+
+    save_checkpoint(file, nn.ModuleDict({"model": classifier, "other": target}), "method.model.", FINDINGS)
+    loaded = load_classifier(file)
+    assert (loaded.findings, loaded.thresholds) == (FINDINGS, {})
+    assert fingerprint(loaded.classifier) == fingerprint(classifier)
+    assert fingerprint(load_encoder(file)) == fingerprint(classifier.encoder)
 
 
 def test_load_is_the_encoder_in_one_line(tmp_path):
@@ -280,7 +285,8 @@ class Payload:
     [
         ({"state_dict": {}, "epoch": 3}, "no checkpoint of a chexmsn run"),
         ([1, 2], "no checkpoint of a chexmsn run"),
-        ({"chexmsn": Payload()}, "not a checkpoint that can be read safely"),
+        ({"state_dict": {}, "hyper_parameters": {"lr": 0.1}}, "no checkpoint of a chexmsn run"),
+        ({"hyper_parameters": Payload()}, "not a checkpoint that can be read safely"),
     ],
 )
 def test_checkpoints_of_others(tmp_path, capsys, content, message):
@@ -296,9 +302,8 @@ def test_files_that_are_no_checkpoint(tmp_path, content):
 
 
 def test_a_truncated_checkpoint(tmp_path):
-    encoder = nn.ModuleDict({"encoder": new_encoder()})
     file = tmp_path / "a.ckpt"
-    torch.save({"state_dict": encoder.state_dict(), "chexmsn": identity(encoder, encoder["encoder"])}, file)
+    save_checkpoint(file, new_encoder(), "method.")
     file.write_bytes(file.read_bytes()[:-1000])
     refused(file, "not a checkpoint that can be read safely")
 

@@ -13,7 +13,9 @@ An artefact is a folder of two files: `encoder.safetensors` or `classifier.safet
     provenance     whatever the maker recorded: data, method, seed, corruptions seen
 
 Models are loaded from an artefact, from a run folder that holds one (`encoder/`, `classifier/`), or
-from a Lightning checkpoint of ours, which says under the key `chexmsn` (see `identity`) what it holds.
+from a Lightning checkpoint of ours. Such a checkpoint has plain `hyper_parameters`: `encoder` (the
+fields of EncoderConfig), `method`, `findings` (none: an encoder) and `downstream_prefix`, with which
+the names of the downstream model's weights begin in its state dict.
 """
 
 import hashlib
@@ -138,24 +140,8 @@ def load_classifier(path: Path) -> ClassifierArtefact:
 
 
 def provenance_of(path: Path) -> dict[str, Any]:
-    """What the maker of an artefact recorded (nothing for a checkpoint). Raises UserError as `load_encoder` does."""
+    """What the maker of an artefact recorded (of a checkpoint: its method). Raises UserError as `load_encoder` does."""
     return _read(Path(path), "encoder").provenance
-
-
-def identity(root: nn.Module, downstream: Encoder | Classifier) -> dict[str, Any]:
-    """What a checkpoint of `root` must hold under the key `chexmsn`, so that `downstream`, a part of it, can be loaded.
-
-    Plain values: `encoder` (the fields of EncoderConfig), `findings` (none for an encoder) and
-    `prefix`, with which the names of its weights begin in the state dict of `root`.
-
-    >>> encoder = build_encoder(EncoderConfig(name="vit_micro", size=32))
-    >>> identity(nn.ModuleDict({"target": encoder}), encoder)["prefix"]
-    'target.'
-    """
-    prefix = next(name for name, module in root.named_modules() if module is downstream)
-    encoder = downstream.encoder if isinstance(downstream, Classifier) else downstream
-    findings = downstream.findings if isinstance(downstream, Classifier) else ()
-    return {"encoder": asdict(encoder.config), "findings": list(findings), "prefix": f"{prefix}."}
 
 
 # --- writing
@@ -268,16 +254,16 @@ def _read_checkpoint(file: Path) -> _Stored:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise UserError(f"{file} is not a checkpoint that can be read safely ({_one_line(error)})") from None
-    if not isinstance(checkpoint, dict) or "chexmsn" not in checkpoint:
+    described = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
+    if not isinstance(described, dict) or "downstream_prefix" not in described:
         raise UserError(f"{file} is no checkpoint of a chexmsn run (it does not say what it holds): name a run folder")
-    described = checkpoint["chexmsn"]
     return _Stored(
         file,
         _config(described["encoder"], file),
         tuple(described["findings"]),
-        _below(described["prefix"], checkpoint["state_dict"]),
+        _below(described["downstream_prefix"], checkpoint["state_dict"]),
         {},
-        {},
+        {"checkpoint": file.name, "method": described["method"]},
     )
 
 

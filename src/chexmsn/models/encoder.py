@@ -11,7 +11,7 @@ from chexmsn.models._base import ENCODERS, VIT_SIZES, Encoder, EncoderConfig, Fe
 from chexmsn.models.resnet import ResNet
 from chexmsn.models.vit import ViT
 
-__all__ = ["ENCODERS", "Encoder", "EncoderConfig", "Features", "build_encoder"]
+__all__ = ["ENCODERS", "VIT_SIZES", "Encoder", "EncoderConfig", "Features", "build_encoder"]
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
