@@ -85,6 +85,17 @@ def drops_patches(corruption: str) -> bool:
     return corruption == TOKENS or corruption in FILLS
 
 
+def mechanism(condition: Condition) -> str:
+    """How the condition comes about, in words."""
+    if condition == CLEAN:
+        return "the image as it is"
+    if condition.corruption == TOKENS:
+        return "patch tokens taken out after the position embedding, class token kept"
+    if condition.corruption in FILLS:
+        return "pixels of patches filled before the model's own normalisation"
+    return "image changed in [0, 1] at the network's resolution, before the model's own normalisation"
+
+
 def _check_name(corruption: str, grids: list[str]) -> None:
     offered = [*grids, TOKENS, *FILLS, *lookup.names("chexmsn.corruptions")]
     if corruption not in offered:

@@ -1,0 +1,170 @@
+"""A classifier's scores of many images under many conditions, resumable image by image.
+
+A batch of images is read once and every condition is made from it in turn, so no degraded copy is
+ever stored. Corruptions act on the image in [0, 1] at the network's resolution, before the model's
+own normalisation.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+
+from chexmsn.core.batch import to_images
+from chexmsn.core.draws import Draws
+from chexmsn.core.errors import UserError
+from chexmsn.core.files import write_atomic
+from chexmsn.core.progress import progress
+from chexmsn.core.shapes import Images, Kept, Keys, Pixels
+from chexmsn.corruptions import apply
+from chexmsn.corruptions._regions import fill_patches, kept_count, kept_patches
+from chexmsn.data.collection import Collection
+from chexmsn.evaluation.conditions import CLEAN, FILLS, TOKENS, Condition, drops_patches
+from chexmsn.models.classifier import Classifier
+from chexmsn.models.encoder import Encoder
+from chexmsn.views import evaluation_view
+
+
+class Cell(NamedTuple):
+    """A condition and the number of the repeat: another repeat has other draws."""
+
+    condition: Condition
+    repeat: int
+
+
+class Degraded(NamedTuple):
+    """What a model is shown: images, and which of their patches (all, where not said)."""
+
+    images: Images
+    kept: Kept | None
+
+
+def cells_of(conditions: Sequence[Condition], repeats: int) -> list[Cell]:
+    """Every condition as often as asked for; the clean one, which has no draws, once."""
+    return [Cell(condition, n) for condition in conditions for n in range(1 if condition == CLEAN else repeats)]
+
+
+def why_not(condition: Condition, encoder: Encoder) -> str | None:
+    """The sentence that says why a condition does not apply to a network; None where it does."""
+    if condition.corruption == TOKENS and encoder.kind == "cnn":
+        return f"{encoder.config.name} is a CNN and has no tokens to remove: see patches-black"
+    if not drops_patches(condition.corruption):
+        return None
+    patches = _patches(encoder)
+    try:
+        kept_count(patches, condition.severity)
+    except UserError:
+        return f"a share of {condition.severity:g} leaves none of {patches} patches"
+    return None
+
+
+def _patches(encoder: Encoder) -> int:
+    rows, columns = encoder.grid(encoder.config.size)
+    return rows * columns
+
+
+def degrade(images: Images, condition: Condition, draws: Draws, encoder: Encoder) -> Degraded:
+    """Images under a condition.
+
+    The draws do not depend on severity: masks are nested, and noise grows on one field. Patches are
+    chosen alike whether their tokens are removed or their pixels filled. `patches-dataset-mean` fills with
+    the mean that the network normalises with, so that the filled pixels are 0 inside.
+    """
+    if condition == CLEAN:
+        return Degraded(images, None)
+    if not drops_patches(condition.corruption):
+        return Degraded(apply(condition.corruption, images, condition.severity, draws), None)
+    kept = kept_patches(draws.stream("patches"), _patches(encoder), condition.severity)
+    if condition.corruption == TOKENS:
+        return Degraded(images, kept)
+    config = encoder.config
+    return Degraded(fill_patches(images, kept, config.patch, FILLS[condition.corruption], config.mean), None)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Gives a batch the probabilities of some findings under every cell.
+
+    Attributes:
+        classifier: in evaluation mode, on the device to compute on.
+        outputs: which of its outputs are asked for.
+        cells: the conditions and repeats.
+        seed: every draw follows from it, the image's key, the corruption and the repeat.
+    """
+
+    classifier: Classifier
+    outputs: tuple[int, ...]
+    cells: Sequence[Cell]
+    seed: int
+
+    def passes(self, pixels: Pixels, keys: Keys) -> Iterator[Float32[np.ndarray, "B C"]]:
+        """The probabilities under one cell after the other.
+
+        Raises UserError where the model's answer is not a number.
+        """
+        device = next(self.classifier.parameters()).device
+        images = evaluation_view(to_images(pixels.to(device)), self.classifier.size)
+        draws = Draws.of(self.seed, keys.to(device))
+        for condition, repeat in self.cells:
+            shown = degrade(images, condition, draws.stream("repeat", repeat), self.classifier.encoder)
+            yield self._probabilities(shown, condition)
+
+    @torch.inference_mode()
+    def _probabilities(self, shown: Degraded, condition: Condition) -> Float32[np.ndarray, "B C"]:
+        scores = self.classifier.probabilities(*shown)[:, list(self.outputs)].cpu().numpy()
+        if not np.isfinite(scores).all():
+            where = f"{condition.corruption} at severity {condition.severity:g}"
+            raise UserError(
+                f"the model's scores are not numbers ({where}): its training diverged, take another checkpoint"
+            )
+        return scores
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Scores that are done, one file per batch, so that a stopped run goes on where it was."""
+
+    folder: Path
+
+    def done(self) -> set[int]:
+        """The rows that have their scores."""
+        return {int(row) for rows in self._read("rows") for row in rows}
+
+    def keep(self, rows: Int64[np.ndarray, "B"], scores: Float32[np.ndarray, "K B C"]) -> None:
+        """Write the scores of a batch, in one step."""
+        write_atomic(self.folder / f"{rows[0]:08}.npz", lambda path: np.savez(path, rows=rows, scores=scores))
+
+    def all(self) -> Float32[np.ndarray, "K N C"]:
+        """The scores of all rows, in the order of their numbers."""
+        order = np.argsort(np.concatenate(self._read("rows")))
+        return np.concatenate(self._read("scores"), axis=1)[:, order]
+
+    def _read(self, name: str) -> list[np.ndarray]:
+        found = []
+        for file in sorted(self.folder.glob("[0-9]*.npz")):
+            with np.load(file) as part:
+                found.append(part[name])
+        return found
+
+
+def score(scorer: Scorer, images: Collection, parts: Parts, batch_size: int) -> Float32[np.ndarray, "K N C"]:
+    """The scores of all images under every cell, written to `parts` on the way; what is there is not made again."""
+    done = parts.done()
+    todo = np.array([row for row in range(len(images)) if row not in done], dtype=np.int64)
+    batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
+    passes = ((rows, scores) for rows in batches for scores in scorer.passes(*_read(images, rows)))
+    made: list[Float32[np.ndarray, "B C"]] = []
+    for rows, scores in progress(passes, total=len(scorer.cells) * len(batches), title="stress", unit="pass"):
+        made.append(scores)
+        if len(made) == len(scorer.cells):
+            parts.keep(rows, np.stack(made))
+            made = []
+    return parts.all()
+
+
+def _read(images: Collection, rows: Int64[np.ndarray, "B"]) -> tuple[Pixels, Keys]:
+    return torch.from_numpy(images.pixels(rows)), torch.from_numpy(images.keys[rows])
