@@ -196,7 +196,7 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
 def _preprocessing(config: EncoderConfig) -> dict[str, Any]:
     return {
         "size": config.size,
-        "view": "short side to size * 256 / 224 (rounded), centre crop of size x size, one channel in [0, 1]",
+        "view": "the central 224/256 of the short side, square, resized to size x size, one channel in [0, 1]",
         "mean": config.mean,
         "std": config.std,
         "channels": config.channels,
