@@ -22,6 +22,7 @@ from jaxtyping import UInt8
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json, write_json
+from chexmsn.core.record import differences
 from chexmsn.data.pack import IMAGES
 
 SPARE_BYTES = 32 << 20  # room for journal and index beside the pixels
@@ -30,23 +31,6 @@ Note = dict[str, Any]
 """What is known of one packed image, or the `reason` why it is left out."""
 
 log = logging.getLogger(__name__)
-
-
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """In words, where a recorded configuration is not the one asked for; empty where it is.
-
-    >>> differences({"size": 64, "options": {"views": "all"}}, {"size": 96, "options": {"views": "all"}})
-    'size is 64 there, 96 here'
-    """
-    there, here = _flat(there), _flat(here)
-    names = [name for name in here if there.get(name) != here[name]]
-    told = [f"{name} is {there.get(name)} there, {here[name]} here" for name in names if name != "table"]
-    return "; ".join(told or ["the tables of the folder have changed"] * bool(names))
-
-
-def _flat(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    options = {f"option {name}": value for name, value in configuration["options"].items()}
-    return {name: value for name, value in configuration.items() if name != "options"} | options
 
 
 class Partial:
@@ -79,9 +63,9 @@ class Partial:
             (self.pack / IMAGES).write_bytes(_header(0, self.size))
             (self.folder / "journal").touch()
             write_json(file, request)
-        elif told := differences(read_json(file), request):
+        elif changes := differences(read_json(file), request):
             raise UserError(
-                f"{self.folder} was begun with another configuration ({told}): "
+                f"{self.folder} was begun with another configuration ({'; '.join(changes)}): "
                 "give that one to continue, or delete the folder to start anew"
             )
         self._recover()

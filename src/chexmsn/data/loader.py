@@ -13,7 +13,7 @@ from chexmsn.data.collection import Collection
 Rows = Int64[np.ndarray, "n"]
 
 
-class Batches(Dataset):
+class Batches(Dataset[Batch]):
     """Reads a whole batch at once: indexed not by a row but by an array of rows."""
 
     def __init__(self, collection: Collection, labels: Float32[np.ndarray, "N C"] | None) -> None:
@@ -42,25 +42,29 @@ def loader(
     drop_last: bool,
     workers: int,
     pin_memory: bool,
-) -> DataLoader:
+    process: int = 0,
+    processes: int = 1,
+) -> DataLoader[Batch]:
     """A loader of `Batch`es of these rows; `labels` has a row for each image of the collection.
 
     Shuffled, the order depends on seed, epoch and image keys alone. `drop_last` leaves out a short last
-    batch: for training with batch statistics, never for evaluation.
+    batch: for training with batch statistics, never for evaluation. Of several `processes` each gets its
+    share of every batch, so that together they take the steps of one.
 
-    Raises UserError where there is not a single batch.
+    Raises UserError where there is not a single batch, or one that the processes cannot share equally.
     """
-    if batch_size < 1:
-        raise UserError(f"a batch needs at least one image, not {batch_size}")
+    if batch_size < 1 or batch_size % processes:
+        raise UserError(f"a batch of {batch_size} cannot be shared equally by {processes} processes: take a multiple")
     if len(rows) == 0 or (drop_last and len(rows) < batch_size):
         raise UserError(
             f"a batch of {batch_size} images cannot be drawn from {len(rows)}: choose a smaller batch or more data"
         )
     order = keyed_order(collection.keys[rows], seed, epoch) if shuffle else np.arange(len(rows))
+    batches = batches_of(rows[order], batch_size, drop_last)
     return DataLoader(
         Batches(collection, labels),
         batch_size=None,
-        sampler=batches_of(rows[order], batch_size, drop_last),
+        sampler=[batch[process::processes] for batch in batches],
         num_workers=workers,
         pin_memory=pin_memory,
     )
@@ -72,7 +76,7 @@ def keyed_order(keys: Int64[np.ndarray, "n"], seed: int, epoch: int) -> Rows:
     return draws.keys.argsort(stable=True).numpy()
 
 
-def batches_of(rows: Rows, batch_size: int, drop_last: bool) -> list[Rows]:
+def batches_of(rows: Rows, batch_size: int, drop_last: bool) -> list[np.ndarray]:
     """The rows cut into batches.
 
     >>> [rows.tolist() for rows in batches_of(np.arange(5), 2, drop_last=True)]

@@ -1,7 +1,6 @@
 """From a source's folder to a pack: parallel, resumable, the same bytes whatever the number of workers."""
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -18,7 +17,8 @@ from chexmsn.core import lookup
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_json
 from chexmsn.core.progress import progress
-from chexmsn.data._partial import Note, Partial, differences
+from chexmsn.core.record import differences
+from chexmsn.data._partial import Note, Partial
 from chexmsn.data._pool import ordered_map
 from chexmsn.data.decode import Decoded, UnreadableImage, check_fit, decode, fit_square, shrinkage
 from chexmsn.data.pack import FORMAT, IMAGES, INDEX, INFO, LEFT_OUT, Pack, open_pack, sha256
@@ -73,8 +73,8 @@ def prepare(
 
 def _request(squares: "Squares", options: dict[str, Any], table: Table) -> dict[str, Any]:
     """What decides about every byte of the pack, but for the pixels of the files."""
-    request = asdict(squares) | {"options": options, "table": _hash(table.drop(columns="path"))}
-    return json.loads(json.dumps(request))
+    rows = {"images": len(table), "hash": _hash(table.drop(columns="path"))}
+    return asdict(squares) | {"options": options, "table": rows}
 
 
 def _hash(table: pd.DataFrame) -> str:
@@ -86,7 +86,9 @@ def _is_finished(out: Path, request: dict[str, Any]) -> bool:
     """Whether `out` is the pack that is asked for. Raises UserError where it is something else."""
     if not out.exists():
         return False
-    if told := differences(open_pack(out).info, request):
+    info = open_pack(out).info
+    if changes := differences({name: info.get(name) for name in request}, request):
+        told = "; ".join(changes)
         raise UserError(f"{out} is a pack of another configuration ({told}): choose another folder or delete it")
     log.info("%s is finished and has this configuration: nothing to do", out)
     return True

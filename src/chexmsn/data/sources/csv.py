@@ -36,14 +36,22 @@ log = logging.getLogger(__name__)
 class Config:
     """Which column says what.
 
-    `table` is the CSV file inside the folder, `image` the column with the file names, relative to the
-    table. Where every image is a patient of its own, give `image` for `patient` too. `findings` lists
-    columns or maps them to findings, {Effusion: Pleural Effusion}.
+    The split comes from one of `split`, `split_as` and `shares`; without any of them every image is `train`.
 
-    The split comes from one of: the column `split`, whose values may be mapped by `splits`, {train: [0, 1, 2],
-    validate: [3], test: [4]} (a value in none of the lists is left out of the pack); `split_as`, one split for
-    all; `shares`, {train: 0.8, validate: 0.1, test: 0.1}, drawn by patient; or none of them: all is `train`.
-    `key_prefix` keeps the image keys of joined collections apart.
+    Attributes:
+        table: the CSV file, inside the folder.
+        image: column with the image files, relative to the table.
+        patient: column with the patient; where every image is a patient of its own, give the image column.
+        study: column with the study.
+        view: column with the view position (AP, PA, LATERAL ...).
+        sex: column with the sex (M, F, male, female).
+        age: column with the age in years; 058Y is 58.
+        findings: columns with labels (1, 0, -1 or blank), or columns by finding: {Effusion: Pleural Effusion}.
+        split: column with the split.
+        splits: what its values mean, {train: [0, 1, 2], validate: [3], test: [4]}; a value in no list is left out.
+        split_as: one split for all images.
+        shares: splits drawn by patient, {train: 0.8, validate: 0.1, test: 0.1}.
+        key_prefix: put before every image key, to keep the keys of joined packs apart.
     """
 
     table: str = "labels.csv"

@@ -48,10 +48,14 @@ log = logging.getLogger(__name__)
 class Config:
     """Which images, which split and whose labels.
 
-    `split`: `ehr` is the file MedFuse writes (nyuad-cai/MedFuse, create_split.py), which parts patients anew;
-    `auto` takes it where the folder has one. `views`: frontal is AP and PA. `unlabelled`: what becomes of images
-    whose study the labeller's table lacks; kept ones have blank labels. `radiologist_test_labels` labels the test
-    split from the file of release 2.1.0 and leaves out the test images that it does not cover.
+    Attributes:
+        split: official, ehr (the file that MedFuse writes: nyuad-cai/MedFuse, create_split.py, parts the patients
+            anew), or auto: ehr where the folder has it.
+        labeller: whose reading of the reports.
+        views: frontal (AP and PA) or all.
+        unlabelled: whether images of a study that the labeller's table lacks stay, with blank labels.
+        radiologist_test_labels: label the test split by the radiologists' file of release 2.1.0, and leave out the
+            test images that it does not cover.
     """
 
     split: Literal["auto", "official", "ehr"] = "auto"
