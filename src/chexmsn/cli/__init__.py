@@ -1,1 +1,1 @@
-"""TODO."""
+"""Arguments in, one recipe out."""

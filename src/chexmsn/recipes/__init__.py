@@ -1,1 +1,1 @@
-"""TODO."""
+"""Whole experiments: the commands, and recipes that string them together."""

@@ -1,0 +1,93 @@
+"""`chexmsn <command> ...`: finds the command, runs it, and turns bad input into one line."""
+
+import ast
+import importlib.util
+import logging
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from chexmsn.core.errors import UserError
+
+STORY = """\
+CheXMSN: representation learning for chest radiographs that stays reliable when the image does not.
+
+  A folder of radiographs becomes a pack, a pack trains encoders, an encoder becomes a classifier, the
+  classifier is stressed, and the stress becomes a report:
+
+      chexmsn fake phantom /tmp/phantom                    draw a synthetic collection to try things on
+      chexmsn prepare phantom /tmp/phantom packs/phantom   images and labels, decoded once
+      chexmsn pretrain --data packs/phantom --method msn --out runs/msn
+      chexmsn train --data packs/phantom --encoder_from runs/msn --out runs/classifier
+      chexmsn stress runs/classifier packs/phantom --out runs/stress
+      chexmsn report runs/stress --out runs/report
+
+  or all of it from one file: chexmsn run recipes/demo.yaml --out runs/demo
+
+Commands (chexmsn <command> --help tells more, with an example):
+{commands}
+
+Every command can be stopped and started again: what was finished is kept. Nothing leaves this machine.
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 2 bad input, 130 stopped by Ctrl-C."""
+    words = list(sys.argv[1:] if words is None else words)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    return guarded(lambda: _run(words))
+
+
+def guarded(work) -> int:
+    """Call `work` and turn what a user can mend into one line and an exit code."""
+    try:
+        work()
+    except UserError as error:
+        print(f"chexmsn: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nchexmsn: stopped; what was finished is kept, and the same command continues", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (head, less) has left
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+def _run(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(STORY.format(commands=_table_of_commands()))
+        return
+    if words[0] == "--version":
+        print(f"chexmsn {version('chexmsn')}")
+        return
+    name, *rest = words
+    if "-h" in rest or "--help" in rest:
+        _print_help(name, rest)
+        return
+    # imported here: the commands need torch, which takes seconds to load, and the help above does not
+    from chexmsn.recipes.arguments import run_command
+
+    run_command(name, rest)
+
+
+def _print_help(name: str, words: list[str]) -> None:
+    from chexmsn.recipes.arguments import command_parser
+
+    parser = command_parser(name, words)
+    print(f"{parser.format_usage()}\n{_docstrings()[name]}\n")
+    print(parser.format_help().split("\n\n", 1)[-1])
+
+
+def _docstrings() -> dict[str, str]:
+    """Every command's docstring, read without importing it."""
+    package = importlib.util.find_spec("chexmsn.recipes.commands")
+    files = sorted(Path(package.submodule_search_locations[0]).glob("[!_]*.py"))
+    return {
+        file.stem.replace("_", "-"): ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) for file in files
+    }
+
+
+def _table_of_commands() -> str:
+    return "\n".join(f"  {name:<10} {text.splitlines()[0]}" for name, text in _docstrings().items())

@@ -1,0 +1,120 @@
+"""Typed arguments for commands: the same for the command line, a YAML file and a stage of a recipe."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import docstring_parser
+import jsonargparse
+import yaml
+
+from chexmsn.core.errors import UserError
+from chexmsn.core.lookup import load
+
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class ArgumentParser(jsonargparse.ArgumentParser):
+    """A parser whose complaints are ours: one line, which the command line prints."""
+
+    def error(self, message: str, exception: Exception | None = None) -> None:
+        """Raise UserError instead of printing usage and leaving."""
+        raise UserError(f"{' '.join(str(message).split())} (see chexmsn {self.prog.split()[-1]} --help)")
+
+
+def command_parser(name: str, words: Sequence[str] | Mapping[str, Any]) -> ArgumentParser:
+    """The parser of a command, with the options that the choices among `words` bring."""
+    return load("chexmsn.recipes.commands", name).parser(chosen(words))
+
+
+def parse(name: str, words: Sequence[str] | Mapping[str, Any]) -> Any:
+    """The command's configuration from command-line words or from the values of a stage.
+
+    Raises:
+        UserError: an unknown option or a value of the wrong kind.
+    """
+    parser = command_parser(name, words)
+    known = parser.parse_object(dict(words)) if isinstance(words, Mapping) else parser.parse_args(list(words))
+    known.pop("config", None)
+    return parser.instantiate(known)
+
+
+def run_command(name: str, words: Sequence[str] | Mapping[str, Any]) -> Any:
+    """Parse and run one command."""
+    return load("chexmsn.recipes.commands", name).run(parse(name, words))
+
+
+def chosen(words: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """The choices made by name, before the options they bring are known: `--method mae` or `method: mae`."""
+    if isinstance(words, Mapping):
+        return dict(words)
+    found: dict[str, Any] = {"": [word for word in words if not word.startswith("-")]}
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, sign, value = word.partition("=")
+        if name.startswith("--"):
+            found[name.removeprefix("--").replace("-", "_")] = value if sign else following
+    return (read_yaml(Path(found["config"])) if "config" in found else {}) | found
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of options by name. Raises UserError where it is not that."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold options by name, not {type(content).__name__}")
+    return content
+
+
+def dataclass_parser(
+    command: str, kind: type, parts: Mapping[str, type] | None = None, positional: Sequence[str] = ()
+) -> ArgumentParser:
+    """A parser for the fields of a dataclass; fields that hold several values take them one after the other.
+
+    Args:
+        command: the command's name, for usage and complaints.
+        kind: the dataclass.
+        parts: types of the fields that depend on a choice (a method's own options).
+        positional: fields that are given by position.
+    """
+    parts, help_of = parts or {}, _field_help(kind)
+    several = {field.name: item for field in dataclasses.fields(kind) if (item := _item_type(field.type)) is not None}
+    parser = ArgumentParser(prog=f"chexmsn {command}", allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file with options; later options override it")
+    for field in dataclasses.fields(kind):
+        if field.name in positional:
+            settings = {"nargs": "+", "type": several[field.name]} if field.name in several else {"type": field.type}
+            parser.add_argument(field.name, help=help_of.get(field.name), **settings)
+        elif field.name in several:
+            missing = field.default is dataclasses.MISSING
+            settings = {"required": True} if missing else {"default": field.default}
+            item = several[field.name]
+            parser.add_argument(f"--{field.name}", nargs="+", type=item, help=help_of.get(field.name), **settings)
+    parser.add_class_arguments(kind, as_group=False, skip={*parts, *positional, *several})
+    for name, part in parts.items():
+        parser.add_class_arguments(part, name)
+    return parser
+
+
+def _item_type(annotation: Any) -> type | None:
+    """X for `tuple[X, ...]` and `tuple[X, ...] | None`, else None."""
+    for candidate in (annotation, *get_args(annotation)):
+        if get_origin(candidate) is tuple and get_args(candidate)[1:] == (Ellipsis,):
+            return get_args(candidate)[0]
+    return None
+
+
+def _field_help(kind: type) -> dict[str, str]:
+    """What the docstrings of a dataclass and its ancestors say of its fields."""
+    documented = [docstring_parser.parse(ancestor.__doc__ or "") for ancestor in reversed(kind.__mro__)]
+    return {param.arg_name: " ".join(param.description.split()) for text in documented for param in text.params}
+
+
+def as_dataclass(kind: type, arguments: Any) -> Any:
+    """The parsed arguments as the dataclass they were made from; lists become tuples."""
+    values = {field.name: arguments[field.name] for field in dataclasses.fields(kind) if field.name in arguments}
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

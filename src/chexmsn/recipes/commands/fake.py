@@ -1,0 +1,68 @@
+"""Write a small look-alike of a collection, in its original layout, to try things on.
+
+Example:
+    chexmsn fake phantom /tmp/phantom --patients 200
+
+The synthetic twin, phantom, is the one with all 14 findings visible in it; the look-alikes of other sources have
+their files and columns, and pictures without meaning.
+"""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from chexmsn.core.errors import UserError
+from chexmsn.core.files import read_json, write_json
+from chexmsn.core.lookup import load
+from chexmsn.core.record import differences
+from chexmsn.data.prepare import SOURCES
+from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, dataclass_parser
+
+log = logging.getLogger(__name__)
+
+RECORD = "look-alike.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to write.
+
+    Attributes:
+        source: kind of collection (a file in chexmsn/data/sources).
+        folder: a new folder.
+        patients: how many.
+        seed: another seed, other patients.
+        size: side of the images in pixels.
+    """
+
+    source: str
+    folder: Path
+    patients: int = 40
+    seed: int = 0
+    size: int = 256
+
+
+def parser(values: Mapping[str, Any]) -> ArgumentParser:
+    """The options of writing a look-alike."""
+    return dataclass_parser("fake", Config, positional=["source", "folder"])
+
+
+def run(arguments: Any) -> None:
+    """Write it; the same command again finds it done."""
+    c = as_dataclass(Config, arguments)
+    asked = {name: value for name, value in asdict(c).items() if name != "folder"}
+    if (c.folder / RECORD).is_file():
+        if changes := differences(read_json(c.folder / RECORD), asked):
+            raise UserError(f"{c.folder} holds another look-alike ({'; '.join(changes)}): name a new folder")
+        return log.info("%s is there already: nothing to do", c.folder)
+    if c.folder.exists():
+        raise UserError(f"{c.folder} is there already and was not written by this command: name a new folder")
+    partial = c.folder.with_name(f"{c.folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    load(SOURCES, c.source).fake(partial, patients=c.patients, seed=c.seed, size=c.size)
+    write_json(partial / RECORD, asked)
+    partial.rename(c.folder)
+    return log.info("%s holds a look-alike of %s with %d patients", c.folder, c.source, c.patients)

@@ -1,0 +1,58 @@
+"""Turn a source into a pack: images decoded once, resized, with their table.
+
+Example:
+    chexmsn prepare mimic-cxr-jpg /data/mimic-cxr-jpg packs/mimic --workers 16
+
+Sources: csv, mimic-cxr-jpg, phantom. Their options are --options.<name>; `chexmsn prepare csv FOLDER OUT --help`
+shows those of csv. The same command continues after a stop; images that cannot be read are listed in left_out.csv.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chexmsn.core.errors import UserError
+from chexmsn.core.lookup import load, names
+from chexmsn.data.pack import Pack
+from chexmsn.data.prepare import SOURCES, prepare
+from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, dataclass_parser
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to pack.
+
+    Attributes:
+        source: kind of collection (a file in chexmsn/data/sources).
+        folder: where the collection lies.
+        out: folder of the pack.
+        options: the source's own options.
+        size: side of the packed images in pixels.
+        fit: crop (short side to size, centre square), stretch or pad.
+        workers: decoding processes; one per core when empty.
+    """
+
+    source: str
+    folder: Path
+    out: Path
+    options: Any
+    size: int = 256
+    fit: str = "crop"
+    workers: int | None = None
+
+
+def parser(values: Mapping[str, Any]) -> ArgumentParser:
+    """The options of packing and of the chosen source."""
+    source = values.get("source") or next((word for word in values.get("", []) if word), None)
+    if source is None:
+        raise UserError(f"chexmsn prepare needs a source: one of {', '.join(names(SOURCES))}")
+    return dataclass_parser(
+        "prepare", Config, {"options": load(SOURCES, source).Config}, positional=["source", "folder", "out"]
+    )
+
+
+def run(arguments: Any) -> Pack:
+    """Pack."""
+    c = as_dataclass(Config, arguments)
+    return prepare(c.source, c.folder, c.out, options=c.options, size=c.size, fit=c.fit, workers=c.workers)

@@ -1,0 +1,48 @@
+"""Write the report of one or more stress tests: one HTML file, its figures and its numbers.
+
+Example:
+    chexmsn report runs/msn-stress runs/mae-stress --out runs/report --title "MSN against MAE"
+
+It is made from the result folders alone and holds no image and no patient.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, dataclass_parser
+from chexmsn.report.build import build_report
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to report.
+
+    Attributes:
+        stress: result folders of stress tests.
+        out: folder of the report.
+        title: headline.
+        note: something every reader must know first.
+    """
+
+    stress: tuple[Path, ...]
+    out: Path
+    title: str = "Robustness of chest radiograph classifiers"
+    note: str | None = None
+
+
+def parser(values: Mapping[str, Any]) -> ArgumentParser:
+    """The options of a report."""
+    return dataclass_parser("report", Config, positional=["stress"])
+
+
+def run(arguments: Any) -> Path:
+    """Write it."""
+    c = as_dataclass(Config, arguments)
+    report = build_report(c.stress, c.out, title=c.title, note=c.note)
+    log.info("the report is %s", report)
+    return report

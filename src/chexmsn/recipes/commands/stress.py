@@ -1,0 +1,26 @@
+"""Stress a classifier: the same images with less and less of them left, and noisier and blurrier.
+
+Example:
+    chexmsn stress runs/msn-fine-tuned packs/mimic --out runs/msn-stress
+
+The standard grid (36 conditions) and the pixel fills are run unless --conditions says otherwise. On the pack of another
+collection the same command tests how the classifier generalises, over the findings both have. The folder keeps the
+scores; the same command continues after a stop.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chexmsn.evaluation.stress import StressConfig, stress
+from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, dataclass_parser
+
+
+def parser(values: Mapping[str, Any]) -> ArgumentParser:
+    """The options of stress."""
+    return dataclass_parser("stress", StressConfig, positional=["model", "data"])
+
+
+def run(arguments: Any) -> Path:
+    """Stress."""
+    return stress(as_dataclass(StressConfig, arguments))

@@ -1,0 +1,113 @@
+"""A recipe: one YAML file that is a whole experiment.
+
+vars:                      # values that `--set name=value` replaces; empty ones must be given
+  data:
+stages:
+  - name: pretrain         # any name; `--stage pretrain` runs this stage alone
+    command: pretrain      # a chexmsn command
+    with:                  # its options; ${name} is a variable, ${out} the recipe's output folder
+      data: [ "${data}" ]
+      out: ${out}/msn
+"""
+
+import logging
+import string
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from chexmsn.core.errors import UserError
+from chexmsn.recipes.arguments import parse, read_yaml, run_command
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of a recipe."""
+
+    name: str
+    command: str
+    values: dict[str, Any]
+
+
+def read_recipe(path: Path, out: Path, variables: Mapping[str, str]) -> list[Stage]:
+    """The stages of a recipe with every variable filled in.
+
+    Raises:
+        UserError: no such file, not a recipe, an unknown variable or one without a value.
+    """
+    content = read_yaml(path)
+    if unknown := set(content) - {"vars", "stages"}:
+        raise UserError(
+            f"{path} is no recipe: it has {', '.join(sorted(unknown))}, and a recipe has vars and stages only"
+        )
+    known = content.get("vars") or {}
+    if unknown := set(variables) - set(known):
+        raise UserError(f"{path} has no variable {', '.join(sorted(unknown))}: it has {', '.join(known) or 'none'}")
+    given = {name: yaml.safe_load(text) for name, text in variables.items()}
+    filled = {name: value for name, value in (known | given).items() if value is not None}
+    if missing := [name for name in known if name not in filled]:
+        raise UserError(
+            f"{path} needs a value for {', '.join(missing)}: add {' '.join(f'--set {m}=...' for m in missing)}"
+        )
+    return [_stage(path, stage, filled | {"out": str(out)}) for stage in content.get("stages") or []]
+
+
+def read_stages(path: Path) -> dict[str, Stage]:
+    """The stages of a recipe by name, variables left as they are written."""
+    stages = [_stage(path, stage, None) for stage in read_yaml(path).get("stages") or []]
+    return {stage.name: stage for stage in stages}
+
+
+def _stage(path: Path, stage: Mapping[str, Any], variables: Mapping[str, Any] | None) -> Stage:
+    if set(stage) != {"name", "command", "with"}:
+        raise UserError(f"{path}: a stage has name, command and with, and this one has {', '.join(map(str, stage))}")
+    values = stage["with"] if variables is None else _fill(stage["with"], variables, path)
+    return Stage(stage["name"], stage["command"], values)
+
+
+def _fill(value: Any, variables: Mapping[str, Any], path: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill(item, variables, path) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, variables, path) for item in value]
+    if not isinstance(value, str):
+        return value
+    if (name := value.removeprefix("${").removesuffix("}")) in variables and value == f"${{{name}}}":
+        return variables[name]  # alone in its place, a variable keeps its type
+    try:
+        return string.Template(value).substitute(variables)
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path}: {value!r} uses a variable that is not there ({error})") from None
+
+
+def check_recipe(stages: list[Stage]) -> None:
+    """Parse the options of every stage, so that a mistake in the last one is found before the first one runs."""
+    for stage in stages:
+        try:
+            parse(stage.command, stage.values)
+        except UserError as error:
+            raise UserError(f"stage {stage.name}: {error}") from None
+
+
+def run_recipe(path: Path, out: Path, variables: Mapping[str, str], only: str | None = None) -> None:
+    """Run a recipe's stages in order. Each resumes where it was stopped, and a finished one is done at once.
+
+    Raises:
+        UserError: a broken recipe, an unknown stage, or what a stage itself refuses.
+    """
+    stages = read_recipe(path, out, variables)
+    check_recipe(stages)
+    if only is not None and only not in [stage.name for stage in stages]:
+        raise UserError(f"{path} has no stage {only!r}: it has {', '.join(stage.name for stage in stages)}")
+    started = time.monotonic()
+    for number, stage in enumerate(stages, 1):
+        if only in (None, stage.name):
+            log.info("[%d/%d] %s (%s)", number, len(stages), stage.name, stage.command)
+            run_command(stage.command, stage.values)
+    log.info("%s: done in %.1f minutes, everything is in %s", path.name, (time.monotonic() - started) / 60, out)

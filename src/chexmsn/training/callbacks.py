@@ -1,0 +1,148 @@
+"""What happens around the loop: checkpoints, curves, the progress line."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from tqdm import tqdm
+
+from chexmsn.core.files import write_atomic
+from chexmsn.metrics.thresholds import choose_thresholds
+from chexmsn.models.artefact import save_classifier, save_encoder
+from chexmsn.training.loop import ClassifierLoop, Loop
+
+
+class KeepLast(Checkpoint):
+    """Writes the checkpoint to resume from at the end of every epoch; the old one stays until the new one is whole."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: L.Trainer, loop: Loop) -> None:
+        partial = self.path.with_suffix(".partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            partial.replace(self.path)
+        trainer.strategy.barrier()
+
+
+class KeepEncoder(Callback):
+    """Writes the encoder to use downstream at the end of every epoch."""
+
+    def __init__(self, folder: Path, provenance: dict[str, Any]):
+        self.folder = folder
+        self.provenance = provenance
+
+    def on_train_epoch_end(self, trainer: L.Trainer, loop: Loop) -> None:
+        if trainer.is_global_zero:
+            done = {"epochs_done": trainer.current_epoch + 1}
+            save_encoder(self.folder, loop.method.downstream(), self.provenance | done)
+
+
+class History(Callback):
+    """Writes the curves, one row per epoch, to `history.csv`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: L.Trainer, loop: Loop) -> None:
+        if not trainer.is_global_zero:
+            return
+        metrics = {
+            name.removesuffix("_epoch"): value.item()
+            for name, value in trainer.callback_metrics.items()
+            if not name.endswith("_step")
+        }
+        row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step} | dict(sorted(metrics.items()))
+        rows = pd.DataFrame([*self._earlier(trainer.current_epoch), row])
+        write_atomic(self.path, lambda path: rows.to_csv(path, index=False))
+
+    def _earlier(self, epoch: int) -> list[dict[str, Any]]:
+        if not self.path.is_file():
+            return []
+        rows = pd.read_csv(self.path)
+        return rows[rows["epoch"] <= epoch].to_dict("records")
+
+
+class ProgressLine(Callback):
+    """One line for the whole run: steps done, rate, time left, and how it goes."""
+
+    def __init__(self, title: str):
+        self.title = title
+
+    def on_train_start(self, trainer: L.Trainer, loop: Loop) -> None:
+        self.bar = tqdm(
+            total=loop.total_steps,
+            initial=trainer.global_step,
+            desc=self.title,
+            unit="step",
+            mininterval=0.2 if sys.stderr.isatty() else 15.0,
+            dynamic_ncols=True,
+            disable=not trainer.is_global_zero,
+        )
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.bar.update(trainer.global_step - self.bar.n)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, loop: Loop) -> None:
+        shown = ("train/loss_epoch", "validation/loss", "validation/macro_auroc")
+        known = {name: trainer.callback_metrics[name].item() for name in shown if name in trainer.callback_metrics}
+        labels = {name.replace("/", " ").removesuffix("_epoch"): f"{value:.4g}" for name, value in known.items()}
+        self.bar.set_postfix({"epoch": trainer.current_epoch + 1, **labels}, refresh=False)
+
+    def on_train_end(self, trainer: L.Trainer, loop: Loop) -> None:
+        self.bar.close()
+
+    def on_exception(self, trainer: L.Trainer, loop: Loop, exception: BaseException) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+
+class KeepBest(Callback):
+    """Writes the classifier with the best validation AUROC so far, with thresholds chosen on the validation split.
+
+    Its state is part of the checkpoint to resume from, so a resumed run still knows what it has to beat.
+    """
+
+    def __init__(self, folder: Path, provenance: dict[str, Any], min_delta: float = 0.0):
+        self.folder = folder
+        self.provenance = provenance
+        self.min_delta = min_delta
+        self.best: float | None = None
+
+    def on_validation_end(self, trainer: L.Trainer, loop: ClassifierLoop) -> None:
+        if trainer.sanity_checking:
+            return
+        score = trainer.callback_metrics["validation/macro_auroc"].item()
+        if self.best is not None and not score > self.best + self.min_delta:
+            return
+        self.best = score
+        logits, labels = loop.validated()
+        if trainer.is_global_zero:
+            classifier = loop.method.downstream()
+            probabilities, targets = logits.sigmoid().cpu().numpy(), labels.cpu().numpy()
+            thresholds = choose_thresholds(probabilities, targets, classifier.findings)
+            reached = {"epoch": trainer.current_epoch + 1, "validation_macro_auroc": score}
+            save_classifier(self.folder, classifier, thresholds=thresholds, provenance=self.provenance | reached)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = state["best"]
+
+
+class KeepClassifier(Callback):
+    """Writes the classifier at the end of every epoch, where there is no validation split to choose on."""
+
+    def __init__(self, folder: Path, provenance: dict[str, Any]):
+        self.folder = folder
+        self.provenance = provenance
+
+    def on_train_epoch_end(self, trainer: L.Trainer, loop: Loop) -> None:
+        if trainer.is_global_zero:
+            reached = {"epoch": trainer.current_epoch + 1}
+            save_classifier(self.folder, loop.method.downstream(), thresholds={}, provenance=self.provenance | reached)

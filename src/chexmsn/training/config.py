@@ -1,0 +1,105 @@
+"""What a user may decide about a training run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chexmsn.core.errors import UserError
+from chexmsn.data.labels import Policy
+from chexmsn.models.encoder import EncoderConfig
+
+# Where and how fast a run computes is not part of what it computes: a run may resume with other values.
+EXECUTION = frozenset({"out", "device", "workers", "pin_memory"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What every training run shares.
+
+    Attributes:
+        data: packs to train on, as `chexmsn prepare` makes them; several are joined.
+        out: run folder; the same command on the same folder resumes.
+        method: name of a file in chexmsn/methods.
+        options: the method's own options.
+        train_splits: splits whose images are trained on.
+        validate_split: split on which training is judged; none when empty.
+        epochs: passes over the training images.
+        batch_size: images per optimiser step, over all devices.
+        patience: epochs without improvement before training stops early; never when empty.
+        min_delta: smallest change that counts as an improvement.
+        precision: auto, 32, bf16 or 16; auto takes bf16 on a GPU that has it and 32 elsewhere.
+        device: auto, cpu or gpu.
+        devices: how many of them; each gets its share of the batch.
+        workers: processes that read images; 0 reads in the main process, enough for a pack in memory.
+        pin_memory: copy through pinned memory, faster on a GPU.
+        seed: every random decision follows from it.
+    """
+
+    data: tuple[Path, ...]
+    out: Path
+    method: str
+    options: Any
+    train_splits: tuple[str, ...] = ("train",)
+    validate_split: str | None = "validate"
+    epochs: int = 100
+    batch_size: int = 128
+    patience: int | None = None
+    min_delta: float = 0.0
+    precision: str = "auto"
+    device: str = "auto"
+    devices: int = 1
+    workers: int = 0
+    pin_memory: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "devices"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.batch_size % self.devices:
+            raise UserError(
+                f"batch_size ({self.batch_size}) must be a multiple of devices ({self.devices}): each takes its share"
+            )
+        if self.patience is not None and self.validate_split is None:
+            raise UserError(
+                "early stopping (patience) needs a validation split: give validate_split or leave patience out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(RunConfig):
+    """A pretraining run: images in, an encoder out. Early stopping watches the validation loss.
+
+    Attributes:
+        encoder: the network to pretrain.
+    """
+
+    method: str = "msn"
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """A downstream run: labelled images in, a classifier out. Early stopping watches the validation AUROC.
+
+    Attributes:
+        encoder_from: pretraining run, encoder folder or checkpoint to start from; from scratch when empty.
+        encoder: the network when training from scratch; with encoder_from it must agree when given.
+        findings: findings to learn; all of the pack that have positives in the training split when empty.
+        labels: what uncertain (-1) and blank labels count as.
+        share: share of the training patients that is used; smaller shares are contained in larger ones.
+    """
+
+    method: str = "fine-tune"
+    encoder_from: Path | None = None
+    encoder: EncoderConfig | None = None
+    findings: tuple[str, ...] | None = None
+    labels: Policy = field(default_factory=Policy)
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share <= 1:
+            raise UserError(
+                f"share of the training patients must lie in (0, 1], not {self.share}: take for example 0.1"
+            )

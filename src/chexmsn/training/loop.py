@@ -1,0 +1,124 @@
+"""The loop: which images, which schedule values, when to step. It does not know which method it runs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from chexmsn.core.batch import Batch, to_images
+from chexmsn.core.draws import Draws
+from chexmsn.core.shapes import Labels
+from chexmsn.methods._base import AbstractMethod, Step
+from chexmsn.metrics.ranking import auroc
+from chexmsn.training.optimiser import apply_schedule, build_optimiser, clipped_parameters
+from chexmsn.views.plan import evaluation_view, make_views
+
+
+class Loop(L.LightningModule):
+    """Feeds a method its views and schedule values, and steps its optimiser.
+
+    Args:
+        method: what to train.
+        seed: every draw follows from it, the image's key and the epoch.
+        steps_per_epoch: optimiser steps in one epoch.
+        epochs: epochs of the whole run.
+        identity: what a checkpoint tells about itself to whoever loads the encoder from it.
+    """
+
+    def __init__(
+        self, method: AbstractMethod, *, seed: int, steps_per_epoch: int, epochs: int, identity: Mapping[str, Any]
+    ):
+        super().__init__()
+        self.method = method
+        self.seed = seed
+        self.steps_per_epoch = steps_per_epoch
+        self.total_steps = steps_per_epoch * epochs
+        self.identity = dict(identity)
+
+    def schedule(self) -> dict[str, float]:
+        """The value of every schedule at the coming optimiser step."""
+        step = min(self.global_step, self.total_steps - 1)
+        return {name: s.at(step, self.total_steps, self.steps_per_epoch) for name, s in self.method.schedules().items()}
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        draws = Draws.of(self.seed, batch.keys).stream("epoch", self.current_epoch)
+        step = self._step(batch, draws)
+        self.log("train/loss", step.loss.detach(), on_epoch=True, on_step=True, batch_size=len(batch.keys))
+        for name, value in step.log.items():
+            self.log(f"train/{name}", value.detach(), on_epoch=True, on_step=False, batch_size=len(batch.keys))
+        return step.loss
+
+    def _step(self, batch: Batch, draws: Draws) -> Step:
+        views = make_views(to_images(batch.pixels), self.method.views(), draws.stream("views"))
+        return self.method.step(views, batch.labels, draws.stream("method"), self.schedule())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_optimiser(self.method.optimiser())
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        description = self.method.optimiser()
+        if description.clip is not None:
+            norm = torch.nn.utils.clip_grad_norm_(clipped_parameters(description), description.clip)
+            self.log("train/gradient_norm", norm, on_epoch=True, on_step=False)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        schedule = self.schedule()
+        apply_schedule(optimizer, schedule)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.method.after_step(schedule)
+        for name, value in schedule.items():
+            self.log(f"schedule/{name}", value, on_epoch=True, on_step=False)
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout and stochastic depth draw from torch's own generator: start it anew each epoch, so that a resumed
+        # run draws what the uninterrupted one draws.
+        torch.manual_seed(Draws.of(self.seed, torch.tensor([self.current_epoch])).stream("torch").keys.item())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        prefixes = {module: f"{name}." for name, module in self.named_modules()}
+        used = self.method.downstream()
+        told = self.identity
+        if used not in prefixes:  # a probe's classifier is made from its parts: the checkpoint holds its encoder only
+            used, told = used.encoder, told | {"findings": []}
+        checkpoint["hyper_parameters"] = told | {"downstream_prefix": prefixes[used]}
+
+
+class PretrainingLoop(Loop):
+    """Pretraining is judged by its loss on the validation split, on views that are the same every epoch."""
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        views = make_views(to_images(batch.pixels), self.method.views(), self._validation_draws(batch).stream("views"))
+        step = self.method.validation_step(
+            views, batch.labels, self._validation_draws(batch).stream("method"), self.schedule()
+        )
+        self.log("validation/loss", step.loss, on_epoch=True, batch_size=len(batch.keys), sync_dist=True)
+
+    def _validation_draws(self, batch: Batch) -> Draws:
+        return Draws.of(self.seed, batch.keys).stream("validation")
+
+
+class ClassifierLoop(Loop):
+    """Downstream training is judged by the macro AUROC of the whole validation split."""
+
+    def on_validation_epoch_start(self) -> None:
+        self._validated: list[tuple[Float[Tensor, "B C"], Labels]] = []
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        classifier = self.method.downstream()
+        logits = classifier(evaluation_view(to_images(batch.pixels), classifier.size))
+        self._validated.append((logits.float(), batch.labels))
+
+    def on_validation_epoch_end(self) -> None:
+        logits, labels = self.validated()
+        per_finding = auroc(logits.cpu().double().numpy(), labels.cpu().double().numpy())
+        self.log("validation/macro_auroc", float(np.nanmean(per_finding)))
+        self.log("validation/loss", self.method.loss(logits, labels))
+
+    def validated(self) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"]]:
+        """Logits and labels of the validation split in this epoch, in its order."""
+        logits, labels = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
+        return logits, labels

@@ -1,0 +1,210 @@
+"""Pretraining and downstream training: from a configuration to a finished run folder."""
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+
+from chexmsn.core.draws import key_of
+from chexmsn.core.errors import UserError
+from chexmsn.core.lookup import load, names
+from chexmsn.core.record import differences
+from chexmsn.data.collection import Collection
+from chexmsn.data.pack import Pack, open_pack
+from chexmsn.data.splits import share_of_patients
+from chexmsn.methods._base import AbstractMethod, Setting
+from chexmsn.models.artefact import load_encoder, provenance_of
+from chexmsn.models.encoder import Encoder, EncoderConfig, build_encoder
+from chexmsn.training.callbacks import KeepBest, KeepClassifier, KeepEncoder
+from chexmsn.training.config import EXECUTION, PretrainConfig, RunConfig, TrainConfig
+from chexmsn.training.engine import Feed, Part, RunsOn, fit
+from chexmsn.training.loop import ClassifierLoop, PretrainingLoop
+from chexmsn.training.run_folder import RunFolder, open_run, plain
+
+log = logging.getLogger(__name__)
+
+
+def method_file(name: str, kind: Literal["pretraining", "classifier"]) -> ModuleType:
+    """The file of a method of this kind. Raises UserError for an unknown name or the other kind."""
+    module = load("chexmsn.methods", name)
+    if module.Method.kind != kind:
+        fitting = [other for other in names("chexmsn.methods") if load("chexmsn.methods", other).Method.kind == kind]
+        command = {"pretraining": "train", "classifier": "pretrain"}[kind]
+        raise UserError(f"{name} is a method of chexmsn {command}: choose one of {', '.join(fitting)} here")
+    return module
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Pretrain an encoder; returns the run folder. The same configuration resumes, or says that it is finished.
+
+    Raises:
+        UserError: bad configuration, data or device, or a run folder of another configuration.
+    """
+    module, on = method_file(config.method, "pretraining"), RunsOn.choose(config)
+    module.Method.check(config.options, config.encoder, config.encoder.size, config.batch_size)
+    packs = [open_pack(path) for path in config.data]
+    images = Collection(packs, config.train_splits)
+    setting = Setting(size=config.encoder.size, batch_size=config.batch_size, dataset_mean=images.mean)
+    with seeded(config.seed):
+        method = module.Method(config.options, build_encoder(config.encoder), setting)
+    run = open_run(config.out, "pretraining", asked(config), facts(method, images, np.arange(len(images)), on))
+    if run.finished:
+        return _already(run)
+    held_out = _validation(packs, config)
+    feed = Feed(config, Part.whole(images), None if held_out is None else Part.whole(held_out))
+    loop = PretrainingLoop(method, **_course(config, len(images)), identity=_identity(config, config.encoder))
+    keep = KeepEncoder(run.path / "encoder", {"pretraining": _summary(run)})
+    fit(run, config, loop, feed, [keep, *_patience(config, "validation/loss", "min")], on)
+    return run.path
+
+
+def train(config: TrainConfig) -> Path:
+    """Train a classifier; returns the run folder. The same configuration resumes, or says that it is finished.
+
+    Raises:
+        UserError: bad configuration, data or device, or a run folder of another configuration.
+    """
+    module, on = method_file(config.method, "classifier"), RunsOn.choose(config)
+    with seeded(config.seed):
+        encoder = starting_encoder(config)
+    module.Method.check(config.options, encoder.config, encoder.config.size, config.batch_size)
+    packs = [open_pack(path) for path in config.data]
+    images = Collection(packs, config.train_splits)
+    rows = share_of_patients(images.patients, config.share, config.seed)
+    findings = findings_to_learn(config, images, rows)
+    targets = images.labels(findings, config.labels)
+    setting = Setting(
+        size=encoder.config.size,
+        batch_size=config.batch_size,
+        findings=findings,
+        positives=tuple(np.nanmean(targets[rows], axis=0).tolist()),
+        dataset_mean=images.mean,
+    )
+    with seeded(config.seed):
+        method = module.Method(config.options, encoder, setting)
+    about = facts(method, images, rows, on) | {"findings": findings}
+    run = open_run(config.out, "training", asked(config), about)
+    if run.finished:
+        return _already(run)
+    held_out = _validation(packs, config)
+    validation = None if held_out is None else Part.whole(held_out, held_out.labels(findings, config.labels))
+    loop = ClassifierLoop(method, **_course(config, len(rows)), identity=_identity(config, encoder.config, findings))
+    keep = (KeepClassifier if validation is None else KeepBest)(run.path / "classifier", _lineage(run, config))
+    stop = _patience(config, "validation/macro_auroc", "max")
+    fit(run, config, loop, Feed(config, Part(images, rows, targets), validation), [keep, *stop], on)
+    copy_curves(config.encoder_from, run)
+    return run.path
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Initial weights follow from the seed, and the generator outside is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key_of("weights", seed))
+        yield
+
+
+def starting_encoder(config: TrainConfig) -> Encoder:
+    """The pretrained encoder, or a new one. Raises UserError where it is not the one that was asked for."""
+    if load("chexmsn.methods", config.method).Method.needs_pretraining and config.encoder_from is None:
+        raise UserError(f"{config.method} needs a pretrained encoder: give encoder_from, or take method supervised")
+    if config.encoder_from is None:
+        return build_encoder(config.encoder or EncoderConfig())
+    encoder = load_encoder(config.encoder_from)
+    if config.encoder is not None and (changes := differences(asdict(encoder.config), asdict(config.encoder))):
+        told = "; ".join(
+            change.replace("before", "in the checkpoint").replace("now", "asked for") for change in changes
+        )
+        raise UserError(
+            f"{config.encoder_from} holds another encoder ({told}): leave --encoder out to take it as it is"
+        )
+    return encoder
+
+
+def findings_to_learn(config: TrainConfig, images: Collection, rows: Int64[np.ndarray, "n"]) -> tuple[str, ...]:
+    """The findings that were asked for, or all of the collection that training can learn from.
+
+    Raises:
+        UserError: a finding without a positive and a negative label among the training images.
+    """
+    asked_for = config.findings or images.findings
+    targets = images.labels(asked_for, config.labels)[rows]
+    both = (np.nanmax(targets, axis=0, initial=0) > 0) & (np.nanmin(targets, axis=0, initial=1) < 1)
+    learnable = tuple(finding for finding, has in zip(asked_for, both, strict=True) if has)
+    dropped = [finding for finding in asked_for if finding not in learnable]
+    if not learnable or (config.findings and dropped):
+        raise UserError(
+            f"the training split has no positive and negative labels for {', '.join(dropped) or 'any finding'}: "
+            "choose other findings or more patients"
+        )
+    if dropped:
+        log.info("left out, no positive or no negative label in the training split: %s", ", ".join(dropped))
+    return learnable
+
+
+def asked(config: RunConfig) -> dict[str, Any]:
+    """The part of a configuration that decides what a run computes."""
+    return {name: value for name, value in plain(config).items() if name not in EXECUTION}
+
+
+def facts(method: AbstractMethod, images: Collection, rows: Int64[np.ndarray, "n"], on: RunsOn) -> dict[str, Any]:
+    """What a run's record says beyond its configuration."""
+    corruption = method.corruption()
+    return {
+        "data": {"fingerprint": images.fingerprint, "images": len(rows), "patients": len(set(images.patients[rows]))},
+        "device": {"type": on.device.type, "precision": on.precision, "devices": on.devices},
+        "corruptions_seen": [] if corruption is None else corruption.describe(),
+    }
+
+
+def copy_curves(encoder_from: Path | None, run: RunFolder) -> None:
+    """Put the curves of training, and of the pretraining before it, beside the classifier."""
+    pairs = [(run.path / "history.csv", "training.csv")]
+    if encoder_from is not None:
+        pairs.append((encoder_from / "history.csv", "pretraining.csv"))
+    for history, name in pairs:
+        if history.is_file():
+            shutil.copyfile(history, run.path / "classifier" / name)
+
+
+def _already(run: RunFolder) -> Path:
+    log.info("%s is finished: nothing to do", run.path)
+    return run.path
+
+
+def _summary(run: RunFolder) -> dict[str, Any]:
+    told = ("config", "data", "device", "corruptions_seen", "versions")
+    return {name: run.record[name] for name in told}
+
+
+def _lineage(run: RunFolder, config: TrainConfig) -> dict[str, Any]:
+    before = {} if config.encoder_from is None else provenance_of(config.encoder_from)
+    seen = [*before.get("pretraining", {}).get("corruptions_seen", []), *run.record["corruptions_seen"]]
+    return before | {"training": _summary(run), "corruptions_seen": seen}
+
+
+def _validation(packs: Sequence[Pack], config: RunConfig) -> Collection | None:
+    return None if config.validate_split is None else Collection(packs, (config.validate_split,))
+
+
+def _course(config: RunConfig, images: int) -> dict[str, int]:
+    return {"seed": config.seed, "steps_per_epoch": images // config.batch_size, "epochs": config.epochs}
+
+
+def _identity(config: RunConfig, encoder: EncoderConfig, findings: Sequence[str] = ()) -> dict[str, Any]:
+    return {"encoder": asdict(encoder), "method": config.method, "findings": list(findings)}
+
+
+def _patience(config: RunConfig, monitor: str, mode: str) -> list[Callback]:
+    if config.patience is None:
+        return []
+    return [EarlyStopping(monitor, min_delta=config.min_delta, patience=config.patience, mode=mode)]

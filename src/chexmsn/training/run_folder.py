@@ -1,0 +1,90 @@
+"""A run folder: what a run was asked to do, what it was made with, how far it has come."""
+
+import dataclasses
+import datetime
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from chexmsn.core.errors import UserError
+from chexmsn.core.files import read_json, write_json
+from chexmsn.core.record import differences
+
+SCHEMA = 1
+_LIBRARIES = ("chexmsn", "torch", "torchvision", "timm", "lightning", "numpy", "pandas")
+
+
+def versions() -> dict[str, str]:
+    """The versions that results may depend on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
+
+
+def plain(value: Any) -> Any:
+    """Configuration as JSON holds it: dataclasses become objects, paths text, tuples lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """A folder with a `run.json`."""
+
+    path: Path
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return read_json(self.path / "run.json")
+
+    @property
+    def finished(self) -> bool:
+        return self.record["status"] == "finished"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "last.ckpt"
+
+    def update(self, **entries: Any) -> None:
+        """Replace entries of `run.json`, in one step."""
+        write_json(self.path / "run.json", self.record | plain(entries))
+
+
+def open_run(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[str, Any]) -> RunFolder:
+    """The run folder at `path`: a new one, or the one of an earlier start of the same command.
+
+    `config` is compared with what is recorded; `facts` (data, device) is only recorded.
+
+    Raises:
+        UserError: the folder holds something else, or a run of another configuration (with the differences).
+    """
+    folder = RunFolder(path)
+    asked = {"kind": kind, "config": plain(config)}
+    if (path / "run.json").is_file():
+        recorded = {name: folder.record.get(name) for name in asked}
+        if changes := differences(recorded, asked):
+            shown = [change.removeprefix("config.") for change in changes]
+            raise UserError(
+                f"{path} holds a run of another configuration ({'; '.join(shown)}): "
+                "choose another --out, or remove the folder"
+            )
+        return folder
+    if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
+        raise UserError(f"{path} is there already and is no run folder (it has no run.json): choose another --out")
+    path.mkdir(parents=True, exist_ok=True)
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    about = {"schema": SCHEMA, "status": "new", "started": started, "versions": versions()}
+    write_json(path / "run.json", about | asked | plain(facts))
+    return folder
+
+
+def copy_history(run: Path, target: Path) -> None:
+    """Copy a run's training curve, if it has one."""
+    if (run / "history.csv").is_file():
+        shutil.copyfile(run / "history.csv", target)

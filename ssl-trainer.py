@@ -1,0 +1,15 @@
+#!/usr/bin/env python3
+"""Pretraining with the published flags; a thin front over recipes/mimic-cxr-corrected.yaml (stage pretrain).
+
+python ssl-trainer.py -m msn -d $DATA_DIR  -b 128 --pm True -w 24  --mr 0.30 --pn 1024 --lr 0.0001 --wd 0.001 --ngpus 1 --acc 'gpu' -e 100 -p 16 --esd 0.0001
+"""
+
+import sys
+from pathlib import Path
+
+from chexmsn.cli.main import guarded
+from chexmsn.recipes.published import pretrain_as_published
+
+if __name__ == "__main__":
+    recipe = Path(__file__).parent / "recipes" / "mimic-cxr-corrected.yaml"
+    sys.exit(guarded(lambda: pretrain_as_published(sys.argv[1:], recipe)))

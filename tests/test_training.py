@@ -1,0 +1,218 @@
+"""The loop, the run folder, and resuming exactly."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from chexmsn.core.errors import UserError
+from chexmsn.core.lookup import load
+from chexmsn.models.artefact import load_classifier, load_encoder
+from chexmsn.models.encoder import EncoderConfig
+from chexmsn.training.config import PretrainConfig, TrainConfig
+from chexmsn.training.precision import choose_precision
+from chexmsn.training.run import pretrain, train
+from chexmsn.training.run_folder import RunFolder
+
+ENCODER = EncoderConfig(name="vit_micro", patch=16, size=48)
+OPTIONS = {
+    "msn": {"prototypes": 8, "head_hidden": 16, "head_out": 8, "focal_views": 1, "focal_size": 32},
+    "mae": {"lr": 1e-3},
+    "simsiam": {},
+}
+
+
+def pretraining(pack: Path, out: Path, method: str = "msn", **changes) -> PretrainConfig:
+    options = load("chexmsn.methods", method).Config(**OPTIONS[method])
+    settings = {"epochs": 2, "batch_size": 16, "device": "cpu"} | changes
+    return PretrainConfig(data=(pack,), out=out, method=method, options=options, encoder=ENCODER, **settings)
+
+
+def downstream(pack: Path, out: Path, method: str = "fine-tune", **changes) -> TrainConfig:
+    options = load("chexmsn.methods", method).Config(lr=1e-3)
+    settings = {"epochs": 2, "batch_size": 16, "device": "cpu"} | changes
+    return TrainConfig(data=(pack,), out=out, method=method, options=options, **settings)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("method", sorted(OPTIONS))
+def test_pretraining_leaves_an_encoder_and_its_record(method, small_pack, tmp_path):
+    run = pretrain(pretraining(small_pack, tmp_path / method, method))
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["config"]["options"]["corruption"] is None
+    assert record["data"]["images"] > 0 and record["data"]["fingerprint"]
+    history = pd.read_csv(run / "history.csv")
+    assert list(history["epoch"]) == [1, 2]
+    assert history["train/loss"].notna().all() and history["validation/loss"].notna().all()
+    assert list((run / "logs").rglob("metrics.csv")) and list((run / "logs").rglob("events.*"))
+    encoder = load_encoder(run)
+    assert encoder.config == ENCODER
+    assert encoder(torch.rand(2, 1, 48, 48)).pooled.shape == (2, encoder.width)
+
+
+def test_a_stopped_run_ends_with_the_same_weights_bit_for_bit(small_pack, tmp_path, monkeypatch):
+    whole = pretrain(pretraining(small_pack, tmp_path / "whole", epochs=3))
+
+    # stop in the middle of the second epoch
+    from chexmsn.methods.msn import Method
+
+    step, calls = Method.step, []
+
+    def stops(self, *arguments):
+        calls.append(1)
+        if self.training and len(calls) == 5:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Method, "step", stops)
+    stopped = pretraining(small_pack, tmp_path / "stopped", epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(stopped)
+    assert RunFolder(stopped.out).record["status"] != "finished"
+    monkeypatch.setattr(Method, "step", step)
+    resumed = pretrain(stopped)
+    assert same(weights(whole), weights(resumed))
+    pd.testing.assert_frame_equal(
+        pd.read_csv(whole / "history.csv").filter(regex="loss|epoch"),
+        pd.read_csv(resumed / "history.csv").filter(regex="loss|epoch"),
+    )
+
+
+def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(small_pack, tmp_path):
+    words = (
+        f"pretrain --data {small_pack} --method msn --encoder.name vit_micro --encoder.size 48 --epochs 3 --batch_size 16 "
+        "--device cpu --options.prototypes 8 --options.head_hidden 16 --options.head_out 8 --options.focal_views 1 "
+        "--options.focal_size 32 --out"
+    ).split()
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from chexmsn.cli.main import main; sys.exit(main(sys.argv[1:]))",
+        *words,
+    ]
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([*command, str(killed)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while (
+        not (killed / "checkpoints" / "last.ckpt").is_file() and process.poll() is None and time.monotonic() < deadline
+    ):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (killed / "checkpoints" / "last.ckpt").is_file()
+    subprocess.run([*command, str(killed)], check=True, stderr=subprocess.DEVNULL)
+    whole = pretrain(pretraining(small_pack, tmp_path / "whole", epochs=3))
+    assert same(weights(whole), weights(killed))
+
+
+def test_a_finished_run_is_left_alone_and_another_configuration_refused(small_pack, tmp_path):
+    config = pretraining(small_pack, tmp_path / "run", epochs=1)
+    pretrain(config)
+    before = (config.out / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    pretrain(replace(config, workers=1))  # how it computes may change
+    assert (config.out / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match=r"seed: 0 before, 1 now"):
+        pretrain(replace(config, seed=1))
+
+
+def test_a_foreign_folder_is_refused(small_pack, tmp_path):
+    (tmp_path / "thesis.txt").write_text("do not touch")
+    with pytest.raises(UserError, match=r"no run\.json"):
+        pretrain(pretraining(small_pack, tmp_path))
+    assert (tmp_path / "thesis.txt").read_text() == "do not touch"
+
+
+@pytest.mark.parametrize("method", ["fine-tune", "linear-probe", "supervised"])
+def test_downstream_training_leaves_a_classifier(method, small_pack, small_run, tmp_path):
+    start = {"encoder": ENCODER} if method == "supervised" else {"encoder_from": small_run.encoder}
+    run = train(downstream(small_pack, tmp_path / "run", method, **start))
+    artefact = load_classifier(run)
+    history = pd.read_csv(run / "history.csv")
+    assert artefact.provenance["epoch"] == history["validation/macro_auroc"].idxmax() + 1
+    assert set(artefact.thresholds) <= set(artefact.findings)
+    assert (run / "classifier" / "training.csv").is_file()
+    assert (run / "classifier" / "pretraining.csv").is_file() == (method != "supervised")
+    before = load_encoder(small_run.encoder).state_dict() if method != "supervised" else {}
+    after = artefact.classifier.encoder.state_dict()
+    unchanged = all(torch.equal(before[name], after[name]) for name in before)
+    assert unchanged == (method in ("linear-probe", "supervised"))
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(small_pack, tmp_path):
+    config = downstream(
+        small_pack, tmp_path / "run", "supervised", encoder=ENCODER, epochs=6, patience=1, min_delta=0.9
+    )
+    run = train(config)
+    assert len(pd.read_csv(run / "history.csv")) == 2
+    assert RunFolder(run).finished
+
+
+def test_a_share_of_the_patients_is_nested(small_pack, tmp_path):
+    counts = []
+    for share in (0.3, 0.6, 1.0):
+        config = downstream(
+            small_pack, tmp_path / str(share), "supervised", encoder=ENCODER, epochs=1, batch_size=4, share=share,
+            findings=("Support Devices",),
+        )  # fmt: skip
+        counts.append(RunFolder(train(config)).record["data"])
+    assert counts[0]["patients"] < counts[1]["patients"] < counts[2]["patients"]
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(small_pack, small_run, tmp_path):
+    other = EncoderConfig(name="vit_tiny", patch=16, size=48)
+    with pytest.raises(UserError, match=r"vit_micro.*vit_tiny"):
+        train(downstream(small_pack, tmp_path / "run", encoder_from=small_run.encoder, encoder=other))
+    assert not (tmp_path / "run").exists()
+
+
+def test_fine_tuning_without_pretraining_is_refused(small_pack, tmp_path):
+    with pytest.raises(UserError, match="needs a pretrained encoder"):
+        train(downstream(small_pack, tmp_path / "run"))
+
+
+def test_corruption_in_training_is_recorded(small_pack, tmp_path):
+    from chexmsn.corruptions import CorruptionPlan
+
+    plan = CorruptionPlan(names=("gaussian-noise",), probability=0.5)
+    config = pretraining(small_pack, tmp_path / "run", epochs=1)
+    run = pretrain(replace(config, options=replace(config.options, corruption=plan)))
+    assert "gaussian-noise" in json.dumps(RunFolder(run).record["corruptions_seen"])
+    classifier = train(downstream(small_pack, tmp_path / "classifier", encoder_from=run, epochs=1))
+    assert "gaussian-noise" in json.dumps(load_classifier(classifier).provenance["corruptions_seen"])
+
+
+@pytest.mark.parametrize("name", ["16", "bf16"])
+def test_half_precision_on_a_cpu_is_refused_with_the_remedy(name):
+    with pytest.raises(UserError, match="-p 32"):
+        choose_precision(name, torch.device("cpu"))
+
+
+def test_two_processes_take_the_steps_of_one(small_pack, tmp_path):
+    script = "import sys; from chexmsn.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    words = (
+        f"pretrain --data {small_pack} --method mae --encoder.name vit_micro --encoder.size 48 --epochs 1 --batch_size 16 "
+        f"--device cpu --devices 2 --options.lr 0.001 --out {tmp_path / 'two'}"
+    ).split()
+    file = tmp_path / "go.py"
+    file.write_text(script)
+    subprocess.run([sys.executable, str(file), *words], check=True, stderr=subprocess.DEVNULL, timeout=300)
+    one = pretrain(pretraining(small_pack, tmp_path / "one", "mae", epochs=1))
+    a, b = weights(one), weights(tmp_path / "two")
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
