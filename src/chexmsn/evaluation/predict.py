@@ -121,7 +121,7 @@ class _Files(Dataset):
     def __getitem__(self, index: int) -> Read:
         name = self.names[index]
         try:
-            return Read(name, fit_square(decode(self.folder / name, self.size).pixels, self.size, self.fit), "")
+            return Read(name, fit_square(decode(self.folder / name, enough=2 * self.size).pixels, self.size, self.fit), "")
         except UnreadableImage as error:
             return Read(name, None, str(error))
 
