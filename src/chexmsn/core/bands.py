@@ -60,17 +60,18 @@ def triangle_bands(stretch: Stretch, *, side: int, size: int) -> Float[Tensor, "
     return weights.div_(weights.sum(dim=2, keepdim=True))
 
 
-def gaussian_bands(sigma: Float[Tensor, "R"], *, side: int, truncate: float = 4.0) -> Float[Tensor, "R side side"]:
+def gaussian_bands(sigma: Float[Tensor, "R"], *, side: int, largest: float) -> Float[Tensor, "R side side"]:
     """Matrices that blur an axis of `side` pixels by a Gaussian of `sigma` pixels; sigma 0 is the identity.
 
-    The kernel is cut at `truncate` sigmas, rounded to whole pixels, and the edge pixel is repeated,
-    as scipy.ndimage does in mode "nearest".
+    No sigma may exceed `largest`, which is told so that no device has to be asked. The kernel is cut at
+    four sigmas, rounded to whole pixels, and the edge pixel is repeated, as scipy.ndimage does in mode "nearest".
     """
-    radius = (truncate * sigma + 0.5).floor()
-    reach = int(radius.max())
+    radius = (4 * sigma + 0.5).floor()
+    reach = int(4 * largest + 0.5)
     tap = torch.arange(-reach, reach + 1, device=sigma.device)
     kernel = torch.exp(-0.5 * (tap / sigma.clamp(min=1e-6)[:, None]) ** 2) * (tap.abs() <= radius[:, None])
-    below = torch.nn.functional.pad((kernel / kernel.sum(1, keepdim=True)).cumsum(1), (1, 0))  # mass up to a tap
+    below = torch.nn.functional.pad(kernel.cumsum(1), (1, 0))  # mass before each tap, the whole at the end
+    below = below / below[:, -1:]
     pixel = torch.arange(side, device=sigma.device)
     upper_edge = (pixel[:-1] - pixel[:, None] + reach + 1).clamp(0, 2 * reach + 1)
     # A pixel's weight is the mass between its edges; the outermost pixels take all that lies beyond them.

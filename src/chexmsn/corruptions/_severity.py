@@ -13,7 +13,7 @@ LEVELS_DEFINED_AT = 224
 """Side in pixels at which the severities have the strength that their source means."""
 
 
-def apply(name: str, images: Images, severity: float | Float[Tensor, "B"], draws: Draws) -> Images:
+def apply(name: str, images: Images, severity: float | int | Float[Tensor, "B"], draws: Draws) -> Images:
     """Corrupt images at a severity from 0 (the identity) to 5; between whole severities the level is interpolated.
 
     Returns images in [0, 1], each the same in whatever batch it comes. All severities use one field of

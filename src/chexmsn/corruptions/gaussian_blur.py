@@ -23,5 +23,6 @@ IDENTITY = 0.0
 
 def corrupt(images: Images, level: Float[Tensor, "B"], draws: Draws) -> Images:
     """Blur by a standard deviation of `level` pixels. Nothing is drawn."""
-    rows, columns = (gaussian_bands(level, side=side) for side in images.shape[2:])
+    largest = level.max().item()
+    rows, columns = (gaussian_bands(level, side=side, largest=largest) for side in images.shape[2:])
     return filter_images(rows, images, columns).clamp_(0.0, 1.0)

@@ -22,11 +22,12 @@ SOURCE = "ImageNet-C (shot noise), Hendrycks & Dietterich 2019, arXiv 1903.12261
 UNIT = "share of the display range per quantum"
 LEVELS = (1 / 60, 1 / 25, 1 / 12, 1 / 5, 1 / 3)
 IDENTITY = 0.0
+_FINEST = 1e-9  # a billion quanta at white: finer ones overflow torch's counts, and make a hundredth of a gray level
 
 
 def corrupt(images: Images, level: Float[Tensor, "B"], draws: Draws) -> Images:
-    """Replace each value by a count of quanta that are worth `level` each; level 0 leaves it as it is."""
+    """Replace each value by a count of quanta that are worth `level` each; a level of 0 leaves it as it is."""
     quantum = level[:, None, None, None]
-    noisy = quantum > 0
+    noisy = quantum > _FINEST
     counts = draws.poisson_field(images / torch.where(noisy, quantum, 1.0))
     return torch.where(noisy, (counts * quantum).clamp(max=1.0), images)

@@ -8,13 +8,16 @@ it is 33 %, though all skill is lost, which the drop above chance says (100 %).
 import numpy as np
 from numpy.typing import ArrayLike
 
+Numbers = ArrayLike | float | int
+"""One number or many."""
 
-def absolute_drop(clean: ArrayLike, corrupted: ArrayLike) -> np.ndarray:
+
+def absolute_drop(clean: Numbers, corrupted: Numbers) -> np.ndarray:
     """clean - corrupted."""
-    return np.subtract(clean, corrupted)
+    return np.asarray(np.subtract(clean, corrupted))
 
 
-def relative_drop(clean: ArrayLike, corrupted: ArrayLike) -> np.ndarray:
+def relative_drop(clean: Numbers, corrupted: Numbers) -> np.ndarray:
     """(clean - corrupted) / clean; NaN where clean is 0.
 
     >>> float(relative_drop(0.8, 0.6).round(3))
@@ -23,7 +26,7 @@ def relative_drop(clean: ArrayLike, corrupted: ArrayLike) -> np.ndarray:
     return above_chance_drop(clean, corrupted, chance=0.0)
 
 
-def above_chance_drop(clean: ArrayLike, corrupted: ArrayLike, chance: ArrayLike = 0.5) -> np.ndarray:
+def above_chance_drop(clean: Numbers, corrupted: Numbers, chance: Numbers = 0.5) -> np.ndarray:
     """(clean - corrupted) / (clean - chance): the share of the skill that is lost.
 
     Chance is 0.5 for AUROC and the prevalence for average precision. NaN where the clean value does
@@ -33,10 +36,10 @@ def above_chance_drop(clean: ArrayLike, corrupted: ArrayLike, chance: ArrayLike 
     0.667
     """
     skill = np.subtract(clean, chance)
-    return np.divide(absolute_drop(clean, corrupted), np.where(skill > 0, skill, np.nan))
+    return np.asarray(absolute_drop(clean, corrupted) / np.where(skill > 0, skill, np.nan))
 
 
-def area_under_degradation(severities: ArrayLike, values: ArrayLike) -> np.ndarray:
+def area_under_degradation(severities: Numbers, values: Numbers) -> np.ndarray:
     """The mean height of the degradation curve: trapezoids over severity, divided by its range.
 
     `severities` (K, ascending, the clean 0 first) and `values` (... x K). Steps of severity are not
@@ -46,10 +49,10 @@ def area_under_degradation(severities: ArrayLike, values: ArrayLike) -> np.ndarr
     0.75
     """
     values, steps = np.asarray(values, dtype=np.float64), np.diff(severities)
-    return (values[..., 1:] + values[..., :-1]) / 2 @ (steps / steps.sum())
+    return np.asarray((values[..., 1:] + values[..., :-1]) / 2 @ (steps / steps.sum()))
 
 
-def skill_under_degradation(severities: ArrayLike, values: ArrayLike, chance: float = 0.5) -> np.ndarray:
+def skill_under_degradation(severities: Numbers, values: Numbers, chance: float = 0.5) -> np.ndarray:
     """The share of the clean skill that is kept on average: the same area of (value - chance) / (clean - chance).
 
     `values[..., 0]` is the clean value; NaN where it does not exceed chance.

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from chexmsn.core.bands import Stretch, filter_images, triangle_bands
@@ -46,8 +46,8 @@ def _place(
 ) -> Stretch:
     first_fit = fits.int().argmax(dim=1, keepdim=True)
     length = torch.where(fits.any(dim=1), lengths.gather(1, first_fit)[:, 0], float(fallback))
-    position = torch.where(fits.any(dim=1), position, 0.5)
-    start = (position * (side - length + 1)).floor()
+    free = side - length
+    start = torch.where(fits.any(dim=1), position * (free + 1), free / 2).floor()
     return Stretch(start, length, first=start, last=start + length)
 
 
@@ -72,7 +72,7 @@ def flip(columns: Stretch, flipped: Bool[Tensor, "R"]) -> Stretch:
     return Stretch(torch.where(flipped, start + length, start), torch.where(flipped, -length, length), first, last)
 
 
-def resize_boxes(images: Images, boxes: Boxes, size: int) -> Images:
+def resize_boxes(images: Images, boxes: Boxes, size: int) -> Float[Tensor, "R 1 size size"]:
     """Cut R boxes out of B images and resize them, antialiased, to `size`; R = B V, row b V + v from image b."""
     rows = triangle_bands(boxes.rows, side=images.shape[2], size=size)
     columns = triangle_bands(boxes.columns, side=images.shape[3], size=size)

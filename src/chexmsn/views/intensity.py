@@ -81,5 +81,5 @@ def blur(images: Images, how: Blur, draws: Draws) -> Images:
     width, chosen = draws.uniform(2).T
     sigma = how.sigma[0] + (how.sigma[1] - how.sigma[0]) * width
     sigma = torch.where(chosen < how.probability, sigma, 0.0)
-    rows, columns = (gaussian_bands(sigma, side=side) for side in images.shape[2:])
+    rows, columns = (gaussian_bands(sigma, side=side, largest=how.sigma[1]) for side in images.shape[2:])
     return filter_images(rows, images, columns).clamp_(0.0, 1.0)

@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
@@ -64,9 +66,11 @@ class ViewGroup:
 
 
 ViewPlan = tuple[ViewGroup, ...]
+Views = Float[Tensor, "_ 1 _ _"]
+"""Images of a size of their own."""
 
 
-def make_views(images: Images, plan: ViewPlan, draws: Draws) -> list[Images]:
+def make_views(images: Images, plan: ViewPlan, draws: Draws) -> list[Views]:
     """Cut and change the views of a plan.
 
     Returns one tensor per group, view-major: row `v * B + i` is view v of image i, in [0, 1]. An image
@@ -80,7 +84,7 @@ def make_views(images: Images, plan: ViewPlan, draws: Draws) -> list[Images]:
     return [_group_views(images, group, draws) for group in plan]
 
 
-def _group_views(images: Images, group: ViewGroup, draws: Draws) -> Images:
+def _group_views(images: Images, group: ViewGroup, draws: Draws) -> Views:
     streams = [draws.stream(f"view {group.name}", view) for view in range(group.count)]
     each = Draws(
         torch.stack([stream.keys for stream in streams], dim=1).flatten()
@@ -105,7 +109,7 @@ def _boxes(images: Images, group: ViewGroup, each: Draws) -> Boxes:
     return Boxes(boxes.rows, flip(boxes.columns, flipped))
 
 
-def evaluation_view(images: Images, size: int) -> Images:
+def evaluation_view(images: Images, size: int) -> Float[Tensor, "B 1 size size"]:
     """The central 224/256 of the side, resized to `size`: what the published evaluation sees, at any size.
 
     Where that is a slice of the image (256 to 224, 128 to 112), it is exactly that slice. Raises
