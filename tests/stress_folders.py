@@ -24,7 +24,7 @@ GRID = [
     *((f"patches-{fill}", share) for fill in ("black", "dataset-mean") for share in SHARES),
     *((noise, float(severity)) for noise in NOISES for severity in range(1, 6)),
 ]
-METHODS = {"MSN": "msn", "MAE": "mae", "SimSiam": "simsiam", "ResNet-50 from scratch": "supervised"}
+SMALL = [(c, s) for c, s in GRID if c == "clean" or s == 0.7 or (c == "gaussian-noise" and s in (3, 5))]
 
 
 def write_run(
@@ -39,13 +39,14 @@ def write_run(
     width: float = 0.03,
     seen: Sequence[str] = (),
     curves: bool = True,
+    grid: Sequence[tuple[str, float]] = GRID,
     **info: object,
 ) -> Path:
     """One model's folder: `clean` is its macro AUROC, `fragility` how fast it falls, `width` half its interval."""
     folder.mkdir(parents=True)
     rows = [
         _row(name, corruption, severity, finding, metric, clean, fragility, kind, width, seen)
-        for corruption, severity in GRID
+        for corruption, severity in grid
         for metric in ("auroc", "average_precision")
         for finding in ("macro", *FINDINGS)
     ]

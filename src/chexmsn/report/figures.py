@@ -158,7 +158,7 @@ def _heat_map(axis: Axes, grid: np.ndarray) -> None:
     axis.invert_yaxis()
     for (row, column), value in np.ndenumerate(grid):
         text = DASH if np.isnan(value) else f"{value:.2f}".lstrip("0")
-        color = MUTED if np.isnan(value) else "#ffffff" if value > 0.74 else "#14212e"
+        color = MUTED if np.isnan(value) else "#ffffff" if value > 0.8 else "#14212e"
         axis.text(column + 0.5, row + 0.5, text, ha="center", va="center_baseline", fontsize=7.5, color=color)
 
 

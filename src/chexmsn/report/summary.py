@@ -98,7 +98,7 @@ def _clean(table: pd.DataFrame, labels: Sequence[str], comparable: bool) -> Poin
     records = _records(table, {label: Condition(CLEAN, 0) for label in labels})
     values = {label: number_of(record) for label, record in records.items()}
     lines = [f"{label}: macro AUROC {auroc(number)}.{_weak(number)}" for label, number in values.items()]
-    return Point("On clean images", lines, _order(values, "is higher", comparable))
+    return Point("On clean images", lines, order(values, "is higher", comparable))
 
 
 def _weak(number: Number) -> str:
@@ -112,17 +112,19 @@ def _missing(table: pd.DataFrame, labels: Sequence[str], comparable: bool) -> Po
     records = _records(table, {label: Condition(way, HEADLINE_SHARE) for label, way in ways.items()})
     drops = {label: drop_of(record, "absolute_drop") for label, record in records.items()}
     lines = [_drop_sentence(label, record) for label, record in records.items()]
-    painted = [label for label in ways if ways[label] != TOKENS]
-    if 0 < len(painted) < len(ways):
-        drops = {label: drop for label, drop in drops.items() if label not in painted}
-        aside = (
-            f"No tokens could be removed from {listed(painted)}, whose pixels are black instead: this does not "
-            "compare with the others, the row “Patches black” of the table does. "
-        )
-    else:
-        aside = ""
     lead = f"With {100 * HEADLINE_SHARE:.0f}{HARD_SPACE}% of the patches gone"
-    return Point(lead, lines, aside + _order(drops, "loses more", comparable))
+    painted = [label for label in ways if ways[label] != TOKENS]
+    if len(painted) in (0, len(ways)):
+        return Point(lead, lines, order(drops, "loses more", comparable))
+    compared = {label: drop for label, drop in drops.items() if label not in painted}
+    return Point(lead, [*lines, _aside(painted)], order(compared, "loses more", comparable))
+
+
+def _aside(painted: Sequence[str]) -> str:
+    return (
+        f"No tokens could be removed from {listed(painted)}, whose pixels are black instead. That is harder and does "
+        "not compare with the others; the row “Patches black” of the table does."
+    )
 
 
 def _way_of_missing(table: pd.DataFrame, label: str) -> str | None:
@@ -167,9 +169,7 @@ def _seen(table: pd.DataFrame) -> Point:
     lines = [
         f"{label} was trained with {listed([in_sentence(corruption_title(c)) for c in cs])}." for label, cs in names
     ]
-    return Point(
-        "Seen in training", lines, "Its results there say nothing about unseen damage; they are marked “seen”."
-    )
+    return Point("Seen in training", lines, "Results there say nothing about unseen damage; they are marked “seen”.")
 
 
 def _records(table: pd.DataFrame, wanted: dict[str, Condition]) -> dict[str, pd.Series]:
@@ -178,7 +178,7 @@ def _records(table: pd.DataFrame, wanted: dict[str, Condition]) -> dict[str, pd.
     return {label: rows[label, *condition] for label, condition in wanted.items() if (label, *condition) in rows}
 
 
-def _order(numbers: dict[str, Number], verb: str, comparable: bool) -> str:
+def order(numbers: dict[str, Number], verb: str, comparable: bool) -> str:
     """What the intervals say of the order of the models."""
     if len(numbers) < 2 or not comparable:
         return ""
