@@ -76,3 +76,12 @@ def gaussian_bands(sigma: Float[Tensor, "R"], *, side: int, largest: float) -> F
     upper_edge = (pixel[:-1] - pixel[:, None] + reach + 1).clamp(0, 2 * reach + 1)
     # A pixel's weight is the mass between its edges; the outermost pixels take all that lies beyond them.
     return torch.nn.functional.pad(below[:, upper_edge], (1, 0)).diff(dim=2, append=sigma.new_ones(len(sigma), side, 1))
+
+
+def gaussian_blur(
+    images: Float[Tensor, "B 1 H W"], sigma: Float[Tensor, "B"], largest: float
+) -> Float[Tensor, "B 1 H W"]:
+    """Blur each image in [0, 1] by its own sigma, in pixels, of which none exceeds `largest` (see `gaussian_bands`)."""
+    bands = {side: gaussian_bands(sigma, side=side, largest=largest) for side in set(images.shape[2:])}
+    rows, columns = (bands[side] for side in images.shape[2:])
+    return filter_images(rows, images, columns).clamp_(0.0, 1.0)

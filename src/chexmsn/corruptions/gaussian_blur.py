@@ -9,7 +9,7 @@ at half maximum and severity 5 is 27 mm, against 0.2 to 0.3 mm of a digital dete
 from jaxtyping import Float
 from torch import Tensor
 
-from chexmsn.core.bands import filter_images, gaussian_bands
+from chexmsn.core.bands import gaussian_blur
 from chexmsn.core.draws import Draws
 from chexmsn.core.shapes import Images
 
@@ -23,6 +23,4 @@ IDENTITY = 0.0
 
 def corrupt(images: Images, level: Float[Tensor, "B"], draws: Draws) -> Images:
     """Blur by a standard deviation of `level` pixels. Nothing is drawn."""
-    largest = level.max().item()
-    rows, columns = (gaussian_bands(level, side=side, largest=largest) for side in images.shape[2:])
-    return filter_images(rows, images, columns).clamp_(0.0, 1.0)
+    return gaussian_blur(images, level, level.max().item())

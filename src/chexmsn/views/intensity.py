@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from chexmsn.core.bands import filter_images, gaussian_bands
+from chexmsn.core.bands import gaussian_blur
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
 from chexmsn.core.shapes import Images
@@ -80,6 +80,4 @@ def blur(images: Images, how: Blur, draws: Draws) -> Images:
     """Blur each image by its own sigma; those not chosen have sigma 0, the identity."""
     width, chosen = draws.uniform(2).T
     sigma = how.sigma[0] + (how.sigma[1] - how.sigma[0]) * width
-    sigma = torch.where(chosen < how.probability, sigma, 0.0)
-    rows, columns = (gaussian_bands(sigma, side=side, largest=how.sigma[1]) for side in images.shape[2:])
-    return filter_images(rows, images, columns).clamp_(0.0, 1.0)
+    return gaussian_blur(images, torch.where(chosen < how.probability, sigma, 0.0), how.sigma[1])
