@@ -64,7 +64,7 @@ class WarmupCosine:
     `warmup_share` is the largest share of the run that may be spent on the warm-up, for short runs;
     `stretch` and `offset` as in `Cosine`.
 
-    >>> schedule = WarmupCosine(peak=1.0, warmup_epochs=2)
+    >>> schedule = WarmupCosine(peak=1.0, warmup_epochs=2.0)
     >>> [round(schedule.at(step, total=8, per_epoch=2), 3) for step in range(0, 9, 2)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """

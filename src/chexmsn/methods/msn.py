@@ -116,8 +116,14 @@ def cross_entropy(anchor_logs: Float[Tensor, "N K"], targets: Float[Tensor, "B K
 
 
 def divergence_from_uniform(probabilities: Float[Tensor, "K"]) -> Float[Tensor, ""]:
-    """KL(p || uniform) = log K - entropy, at least 0: what "mean entropy maximisation" brings down."""
-    return torch.special.xlogy(probabilities, probabilities).sum() + math.log(len(probabilities))
+    """KL(p || uniform) = log K - entropy, at least 0."""
+    probabilities = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny)  # the slope at 0 is infinite
+    return (probabilities * probabilities.log()).sum() + math.log(len(probabilities))
+
+
+def regulariser(logs: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
+    """The divergence from uniform of the mean assignment, over the anchors of all processes ("me-max")."""
+    return divergence_from_uniform(mean_over_processes(logs.exp().mean(0)))
 
 
 def mean_entropy(logs: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
@@ -329,7 +335,7 @@ class Method(AbstractMethod):
             smoothing=c.label_smoothing,
         )
         matching = cross_entropy(logs, wanted)
-        me_max = divergence_from_uniform(mean_over_processes(logs.exp().mean(0)))
+        me_max = regulariser(logs)
         entropy = mean_entropy(logs)
         loss = matching + c.me_max * me_max + c.entropy * entropy
         numbers = {
