@@ -1,5 +1,7 @@
 """The grid of conditions, and what each does to a batch of images."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -64,7 +66,7 @@ def test_every_condition_gives_images_that_do_not_depend_on_the_batch(condition)
 
 def test_masks_are_nested_and_shared_by_all_ways_of_losing_a_patch():
     kept = [degrade(IMAGES, Condition("tokens-removed", share), DRAWS, VIT).kept for share in SHARES]
-    for milder, harder in zip(kept, kept[1:], strict=False):
+    for milder, harder in pairwise(kept):
         assert all(set(h.tolist()) < set(m.tolist()) for m, h in zip(milder, harder, strict=True))
     black = degrade(IMAGES, Condition("patches-black", 0.5), DRAWS, VIT).images
     patches = black.unfold(2, 8, 8).unfold(3, 8, 8).flatten(-2).sum(-1).flatten(1)

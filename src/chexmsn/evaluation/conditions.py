@@ -67,6 +67,16 @@ def chosen(names: Sequence[str]) -> tuple[Condition, ...]:
     return tuple(dict.fromkeys([CLEAN, *found]))
 
 
+def with_pixels(conditions: Sequence[Condition]) -> tuple[Condition, ...]:
+    """The conditions, and for each share of tokens removed the same patches black: what the grid asks of a CNN.
+
+    >>> [condition.corruption for condition in with_pixels(chosen(["tokens-removed:0.7"]))]
+    ['clean', 'tokens-removed', 'patches-black']
+    """
+    black = [Condition("patches-black", c.severity) for c in conditions if c.corruption == TOKENS]
+    return tuple(dict.fromkeys([*conditions, *black]))
+
+
 def _named(name: str) -> Sequence[Condition]:
     grids = {"clean": (CLEAN,), "standard": standard_grid(), "fills": pixel_fills()}
     if name in grids:

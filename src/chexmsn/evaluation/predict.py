@@ -18,6 +18,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_atomic
 from chexmsn.core.progress import progress
 from chexmsn.data.decode import Fit, UnreadableImage, decode, fit_square
+from chexmsn.evaluation.scoring import Degraded, probabilities
 from chexmsn.models.artefact import load_classifier
 from chexmsn.models.classifier import Classifier
 from chexmsn.views import evaluation_view
@@ -62,7 +63,7 @@ def predict(config: PredictConfig) -> Path:
     output, in `<name>.unreadable.csv`. Both files appear whole, at the end; earlier ones are replaced.
 
     Raises:
-        UserError: no such folder or model, no (readable) image, an output that is a folder.
+        UserError: no such folder or model, no (readable) image, an output that is a folder, a model that diverged.
     """
     device = choose_device(config.device)
     if config.out.is_dir():
@@ -121,16 +122,17 @@ class _Files(Dataset):
     def __getitem__(self, index: int) -> Read:
         name = self.names[index]
         try:
-            return Read(name, fit_square(decode(self.folder / name, enough=2 * self.size).pixels, self.size, self.fit), "")
+            return Read(
+                name, fit_square(decode(self.folder / name, enough=2 * self.size).pixels, self.size, self.fit), ""
+            )
         except UnreadableImage as error:
             return Read(name, None, str(error))
 
 
-@torch.inference_mode()
 def _probabilities(classifier: Classifier, squares: UInt8[np.ndarray, "B S S"]) -> Float32[np.ndarray, "B C"]:
     device = next(classifier.parameters()).device
     images = to_images(torch.from_numpy(squares).to(device))
-    return classifier.probabilities(evaluation_view(images, classifier.size)).cpu().numpy()
+    return probabilities(classifier, Degraded(evaluation_view(images, classifier.size), None))
 
 
 def _beside(out: Path) -> Path:

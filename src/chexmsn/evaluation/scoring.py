@@ -20,8 +20,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_atomic
 from chexmsn.core.progress import progress
 from chexmsn.core.shapes import Images, Kept, Keys, Pixels
-from chexmsn.corruptions import apply
-from chexmsn.corruptions._regions import fill_patches, kept_count, kept_patches
+from chexmsn.corruptions import apply, fill_patches, kept_count, kept_patches
 from chexmsn.data.collection import Collection
 from chexmsn.evaluation.conditions import CLEAN, FILLS, TOKENS, Condition, drops_patches
 from chexmsn.models.classifier import Classifier
@@ -102,26 +101,22 @@ class Scorer:
     seed: int
 
     def passes(self, pixels: Pixels, keys: Keys) -> Iterator[Float32[np.ndarray, "B C"]]:
-        """The probabilities under one cell after the other.
-
-        Raises UserError where the model's answer is not a number.
-        """
+        """The probabilities under one cell after the other. Raises UserError where they are not numbers."""
         device = next(self.classifier.parameters()).device
         images = evaluation_view(to_images(pixels.to(device)), self.classifier.size)
         draws = Draws.of(self.seed, keys.to(device))
         for condition, repeat in self.cells:
             shown = degrade(images, condition, draws.stream("repeat", repeat), self.classifier.encoder)
-            yield self._probabilities(shown, condition)
+            yield probabilities(self.classifier, shown)[:, list(self.outputs)]
 
-    @torch.inference_mode()
-    def _probabilities(self, shown: Degraded, condition: Condition) -> Float32[np.ndarray, "B C"]:
-        scores = self.classifier.probabilities(*shown)[:, list(self.outputs)].cpu().numpy()
-        if not np.isfinite(scores).all():
-            where = f"{condition.corruption} at severity {condition.severity:g}"
-            raise UserError(
-                f"the model's scores are not numbers ({where}): its training diverged, take another checkpoint"
-            )
-        return scores
+
+@torch.inference_mode()
+def probabilities(classifier: Classifier, shown: Degraded) -> Float32[np.ndarray, "B C"]:
+    """What a classifier answers. Raises UserError where that is not a number."""
+    scores = classifier.probabilities(*shown).cpu().numpy()
+    if not np.isfinite(scores).all():
+        raise UserError("the model's answers are not numbers: its training diverged, take another checkpoint")
+    return scores
 
 
 @dataclass(frozen=True)

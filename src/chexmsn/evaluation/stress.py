@@ -22,7 +22,7 @@ from chexmsn.data.collection import Collection
 from chexmsn.data.labels import Policy, canonical, shared_findings
 from chexmsn.data.pack import open_pack
 from chexmsn.evaluation.cohort import LEVEL, Cohort
-from chexmsn.evaluation.conditions import Condition, chosen, mechanism
+from chexmsn.evaluation.conditions import Condition, chosen, mechanism, with_pixels
 from chexmsn.evaluation.results import results_table, without_interval
 from chexmsn.evaluation.scoring import Cell, Parts, Scorer, cells_of, score, why_not
 from chexmsn.models.artefact import ClassifierArtefact, fingerprint, load_classifier
@@ -111,7 +111,7 @@ class Plan:
         findings: those that classifier and pack share, by their canonical names.
         labels: the table of `labels.parquet`, one row per tested image.
         cohort: the same labels, for what they say of the findings.
-        conditions: all that were asked for.
+        conditions: all that were asked for; for a CNN, black pixels wherever tokens are removed as well.
         not_applicable: conditions that do not apply to this network, each with the reason.
     """
 
@@ -129,8 +129,9 @@ class Plan:
         """Open everything. Raises UserError as `stress` does."""
         artefact = load_classifier(config.model)
         images = Collection([open_pack(config.data)], [config.split])
-        conditions = chosen(config.conditions)
         encoder = artefact.classifier.encoder
+        asked_for = chosen(config.conditions)
+        conditions = with_pixels(asked_for) if encoder.kind == "cnn" else asked_for
         not_applicable = {condition: why for condition in conditions if (why := why_not(condition, encoder))}
         findings = _shared(artefact, images)
         labels = labels_table(images, findings, config.labels)
