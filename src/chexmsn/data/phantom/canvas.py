@@ -12,12 +12,17 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 Plane = Float[ndarray, "S S"]
-Line = Float[ndarray, "n d"]
+Line = Float[ndarray, "_ _"]
 """Points of a curve in mm: (x, y), or (x, y, depth) where the third coordinate runs along the beam."""
-Stroke = tuple[Float[ndarray, "m 2"], Float[ndarray, "m"]]
+Length = float | int
+"""In mm."""
+Numbers = Float[ndarray, "..."] | float | int
+"""One number or many."""
+Points = Line | Sequence[Sequence[Length] | Float[ndarray, "2"]]
+Stroke = tuple[Float[ndarray, "_ 2"], Float[ndarray, "_"]]
 """Places in mm and the volumes (mm3) put there: lines of any thickness, laid down many at once."""
 
 
@@ -65,25 +70,25 @@ class Canvas:
 
     def splat(self, points: Line, volume: Float[ndarray, "n"]) -> Plane:
         """Thickness (mm) of small volumes (mm3) put at points, each shared bilinearly by four pixels."""
-        place = self.pixels(points)
-        corner = np.floor(place).astype(np.int64)
-        part = place - corner
-        total = np.zeros(self.size * self.size)
-        for right in (0, 1):
-            for down in (0, 1):
-                column, row = corner[:, 0] + right, corner[:, 1] + down
-                inside = (column >= 0) & (column < self.size) & (row >= 0) & (row < self.size)
-                share = np.abs(1 - right - part[:, 0]) * np.abs(1 - down - part[:, 1])
-                index = (row * self.size + column)[inside]
-                total += np.bincount(index, (volume * share)[inside], minlength=total.size)
-        return (total / self.pixel**2).astype(np.float32).reshape(self.size, self.size)
+        place = self.pixels(points) + 1  # on a frame one pixel wider all round, which catches what lies on the border
+        wide = self.size + 2
+        inside = np.all((place >= 0) & (place < wide - 1), axis=1)
+        place, volume = place[inside], volume[inside]
+        corner = place.astype(np.int64)
+        right, down = (place - corner).T
+        index = corner[:, 1] * wide + corner[:, 0]
+        upper, lower = volume * (1 - down), volume * down
+        total = np.bincount(index, upper * (1 - right), minlength=wide * wide)
+        for offset, share in ((1, upper * right), (wide, lower * (1 - right)), (wide + 1, lower * right)):
+            total += np.bincount(index + offset, share, minlength=wide * wide)
+        return (total.reshape(wide, wide)[1:-1, 1:-1] / self.pixel**2).astype(np.float32)
 
-    def curve(self, points: Sequence[Sequence[float]]) -> Line:
+    def curve(self, points: Points) -> Line:
         """A smooth curve (Catmull-Rom) through points, sampled more finely than the pixels."""
         given = np.asarray(points, dtype=np.float64)
         ends = np.concatenate([2 * given[:1] - given[1:2], given, 2 * given[-1:] - given[-2:-1]])
         length = np.linalg.norm(np.diff(given, axis=0), axis=1).sum()
-        position = np.linspace(0, len(given) - 1, max(8, int(2 * length / self.pixel)))
+        position = np.linspace(0, len(given) - 1, max(8, int(1.4 * length / self.pixel)))
         index = np.minimum(position.astype(int), len(given) - 2)
         t = (position - index)[:, None]
         p0, p1, p2, p3 = (ends[index + k] for k in range(4))
@@ -92,9 +97,14 @@ class Canvas:
         )
 
     def stroke(
-        self, line: Line, width: Float[ndarray, "n"] | float, thickness: Float[ndarray, "k"] | float
+        self,
+        line: Line,
+        width: Numbers,
+        thickness: Numbers,
+        *,
+        along: Numbers = 1.0,
     ) -> "Stroke":
-        """A band along a curve: `width` mm across, `thickness` mm deep (a profile over the width, or one number).
+        """A band along a curve: `width` mm across, `thickness` mm deep (a profile over the width, or one number), times `along`.
 
         Where a curve with a third coordinate runs along the beam its material piles up, as it does in a rib's lateral arc.
         """
@@ -103,12 +113,12 @@ class Canvas:
         step = np.linalg.norm(tangent, axis=1)
         flat = np.maximum(np.linalg.norm(tangent[:, :2], axis=1, keepdims=True), 1e-9)
         normal = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1) / flat
-        count = max(3, int(np.ceil(1.3 * width.max() / self.pixel)))
+        count = max(3, int(np.ceil(1.1 * width.max() / self.pixel)))
         across = (np.arange(count) + 0.5) / count - 0.5
         profile = np.atleast_1d(np.asarray(thickness, dtype=np.float64))
         profile = np.interp(across, np.linspace(-0.5, 0.5, len(profile)), profile)
         points = line[:, None, :2] + across[None, :, None] * (width[:, None] * normal)[:, None, :]
-        volume = profile[None, :] * (step * width)[:, None] / count
+        volume = profile[None, :] * (along * step * width)[:, None] / count
         return points.reshape(-1, 2), volume.ravel()
 
     def lay(self, strokes: Sequence["Stroke"]) -> Plane:
@@ -117,21 +127,23 @@ class Canvas:
             return self.empty()
         return self.splat(np.concatenate([points for points, _ in strokes]), np.concatenate([v for _, v in strokes]))
 
-    def polygon(self, *outlines: Sequence[Sequence[float]] | Line) -> Plane:
-        """Filled polygons: 1 inside, 0 outside, smooth at the edge."""
+    def polygon(self, *outlines: Points, shades: Sequence[float] = (1.0,), soft: Length = 0.0) -> Plane:
+        """Filled polygons with values from 0 to 1, a later one over an earlier; edges `soft` mm (standard deviation)."""
         image = Image.new("L", (2 * self.size, 2 * self.size))
         pen = ImageDraw.Draw(image)
-        for outline in outlines:
+        shades = [*shades] * (len(outlines) // len(shades))
+        for outline, shade in zip(outlines, shades, strict=True):
             corners = 2 * self.pixels(np.asarray(outline, dtype=np.float64)) + 0.5
-            pen.polygon([tuple(corner) for corner in corners.tolist()], fill=255)
-        return np.asarray(image.reduce(2), dtype=np.float32) / 255
+            pen.polygon([tuple(corner) for corner in corners.tolist()], fill=round(255 * shade))
+        image = image.reduce(2).filter(ImageFilter.GaussianBlur(soft / self.pixel))
+        return np.asarray(image, dtype=np.float32) / 255
 
-    def ball(self, x: float, y: float, radius: float, squash: float = 1.0) -> Plane:
+    def ball(self, x: Length, y: Length, radius: Length, squash: Length = 1.0) -> Plane:
         """Thickness in mm of a ball (or of an ellipsoid `squash` times as high as wide)."""
         square = (self.x - np.float32(x)) ** 2 + ((self.y - np.float32(y)) / np.float32(squash)) ** 2
         return 2 * np.sqrt(np.maximum(np.float32(radius**2) - square, 0))
 
-    def glow(self, x: float, y: float, width: float, height: float) -> Plane:
+    def glow(self, x: Length, y: Length, width: Length, height: Length) -> Plane:
         """A Gaussian spot of height 1 with standard deviations in mm."""
         return np.exp(
             -0.5
@@ -141,11 +153,18 @@ class Canvas:
             )
         )
 
-    def blur(self, image: Plane, sigma: float) -> Plane:
+    def blur(self, image: Plane, sigma: Length) -> Plane:
         """Gaussian blur, `sigma` in mm, with the border repeated."""
         return blur(image, sigma / self.pixel)
 
-    def texture(self, rng: np.random.Generator, sigma: float, cell: float = 1.5) -> Plane:
+    def look(self, values: Float[ndarray, "k"], start: Length, stop: Length, coordinate: Plane) -> Plane:
+        """`values`, tabulated evenly from `start` to `stop`, at every pixel's coordinate (nearest entry, ends repeated)."""
+        index = (
+            (coordinate - np.float32(start)) * np.float32((len(values) - 1) / (stop - start)) + np.float32(0.5)
+        ).astype(np.int32)
+        return np.take(values.astype(np.float32), index, mode="clip")
+
+    def texture(self, rng: np.random.Generator, sigma: Length, cell: Length = 1.5) -> Plane:
         """Smooth random field of mean 0 and deviation 1, `sigma` mm wide.
 
         Drawn on a grid of `cell` mm, so that a picture of another size shows the same field.
@@ -156,7 +175,7 @@ class Canvas:
         return np.asarray(picture)
 
 
-def blur(image: Float[ndarray, "h w"], sigma: float) -> Float[ndarray, "h w"]:
+def blur(image: Float[ndarray, "h w"], sigma: Length) -> Float[ndarray, "h w"]:
     """Gaussian blur with `sigma` in pixels and repeated border."""
     margin = int(np.ceil(3 * sigma)) + 1
     height, width = image.shape
@@ -168,6 +187,6 @@ def blur(image: Float[ndarray, "h w"], sigma: float) -> Float[ndarray, "h w"]:
     return smooth[margin : margin + height, margin : margin + width].astype(np.float32)
 
 
-def rise(distance: Plane, width: float) -> Plane:
+def rise(distance: Plane, width: Length) -> Plane:
     """A soft step from 0 to 1 where `distance` (mm) passes zero, about `width` mm wide."""
     return 0.5 + 0.5 * np.tanh(distance * np.float32(2 / width))

@@ -15,7 +15,7 @@ from chexmsn.data.phantom.canvas import Canvas, Plane
 # Effective linear attenuation per mm at chest-radiograph energies (about 60-70 keV). Bone and metal are what they
 # have more than the soft tissue around them; metal is an effective number, for real metal stops nearly everything.
 SOFT, BONE, METAL = 0.0180, 0.034, 0.30
-LUNG = 0.24  # density of inflated lung relative to soft tissue
+LUNG = 0.21  # density of inflated lung relative to soft tissue
 
 
 @dataclass

@@ -82,8 +82,9 @@ def pacemaker(chest: Chest, rng: np.random.Generator) -> Plane:
     """Generator under the collar bone; leads through the vena cava to atrium and ventricle."""
     canvas = chest.canvas
     x, y = chest.at(1, 0.12, 0.80)
-    box = canvas.ball(x, y, 21, 0.85)
-    can = 6.0 * rise_to(box, 12.0) + 0.10 * box
+    corners = [(-19, -10), (-10, -18), (10, -18), (19, -10), (19, 8), (8, 18), (-8, 18), (-19, 8)]
+    case = canvas.polygon([(x + a, y + b) for a, b in corners], soft=1.0)
+    can = 4.2 * case + 2.0 * canvas.polygon([(x - 12, y - 2), (x + 12, y - 2), (x + 11, y + 11), (x - 11, y + 11)])
     top, low = chest.at(1, 0.10, 0.0)[1], chest.at(1, 0.80, 0.0)[1]
     apex = (chest.at(1, 0.74, 0.0)[0] * 0.78, low - 6)
     strokes = []
@@ -100,11 +101,6 @@ def pacemaker(chest: Chest, rng: np.random.Generator) -> Plane:
         strokes.append(canvas.stroke(canvas.curve(way), 2.6, 2.6))
         strokes.append(canvas.stroke(canvas.curve([end, (end[0] + 5, end[1] + 2)]), 3.5, 4.0))
     return canvas.lay(strokes) + can
-
-
-def rise_to(thickness: Plane, knee: float) -> Plane:
-    """Saturating thickness: a flat box with rounded edges out of a ball."""
-    return 1 - np.exp(-thickness / knee)
 
 
 def sternal_wires(chest: Chest, rng: np.random.Generator) -> Plane:
@@ -146,7 +142,7 @@ DEVICES: tuple[Device, ...] = (
 
 def implant(chest: Chest, severity: float, bedside: bool, rng: np.random.Generator) -> None:
     """Put one to four devices on and into a chest; the bedside has more wires and tubes."""
-    weight = np.array([3, 2, 2, 3, 1, 1, 1]) if bedside else np.array([0.5, 0.2, 0.3, 1.5, 4, 3, 0.7])
+    weight = np.array([3, 2, 2, 3, 1, 1, 1]) if bedside else np.array([0.5, 0.2, 0.3, 2.0, 3, 2.5, 0.7])
     count = 1 + int(round(severity * (2.5 if bedside else 1.2)))
     for number in rng.choice(len(DEVICES), size=count, replace=False, p=weight / weight.sum()):
         chest.metal = chest.metal + chest.canvas.blur(DEVICES[number](chest, rng), 0.35)

@@ -16,7 +16,7 @@ Finding = Callable[[Chest, float, int, np.random.Generator], None]
 
 def effusion(chest: Chest, severity: float, side: int, rng: np.random.Generator) -> None:
     """Pleural Effusion: fluid fills the angle; its surface climbs along the chest wall as a meniscus."""
-    depth = 22 + 95 * severity
+    depth = 18 + 80 * severity
     fall = chest.canvas.y - chest.at(side, 1.0, 0.5)[1]
     surface = depth + 45 * np.exp(-np.maximum(chest.wall, 0) / 14) * (0.6 + 0.6 * severity) - 14
     fluid = rise(fall + surface, 9) * chest.side(side)
@@ -26,10 +26,8 @@ def effusion(chest: Chest, severity: float, side: int, rng: np.random.Generator)
 
 def pneumothorax(chest: Chest, severity: float, side: int, rng: np.random.Generator) -> None:
     """Pneumothorax: black rim without markings over the apex and down the side, bounded by the pleural line."""
-    gap = (16 + 42 * severity) * np.exp(-((np.maximum(chest.height, 0) / (0.45 + 0.4 * severity)) ** 2))
-    gap = gap + (5 + 9 * severity) * rise(1 - chest.height, 0.2)
-    top = (chest.height - 0.03 - 0.13 * severity) * 200  # the apex of the lung falls away from the dome of the chest
-    inside = np.minimum(chest.wall - gap, top)
+    gap = (14 + 44 * severity) * np.exp(-((np.maximum(chest.height, 0) / (0.45 + 0.4 * severity)) ** 2))
+    inside = chest.wall - gap - (4 + 8 * severity) * rise(1 - chest.height, 0.2)
     rim = rise(-inside, 2.0) * chest.side(side)
     chest.density = chest.density * (1 - 0.96 * rim)
     chest.vessels = chest.vessels * (1 - rim)
@@ -57,24 +55,15 @@ def consolidation(chest: Chest, severity: float, side: int, rng: np.random.Gener
     """Consolidation: a lobe or a good part of it turns dense; the bronchi in it stay open and dark; the fissure is a sharp edge."""
     upper = rng.random() < 0.4
     tilt = rng.uniform(-0.15, 0.15)
-    fissure = (chest.height - 0.46) * 200 + tilt * chest.wall
+    fissure = (chest.height - 0.46) * 200 + tilt * chest.wall + 6 * chest.canvas.texture(rng, 12.0)
     x, y = chest.at(side, 0.30 if upper else 0.68, 0.45)
     extent = 26 + 16 * severity
-    lobe = rise(-fissure if upper else fissure, 3.5) * chest.canvas.glow(x, y, 1.5 * extent, 1.25 * extent)
-    ragged = 1 + 0.20 * chest.canvas.texture(rng, 7.0)
-    dense = np.clip(1.75 * lobe * ragged, 0, 1) * chest.side(side) * (0.30 + 0.42 * severity)
-    open_bronchi = chest.canvas.blur(chest.canvas.lay(_bronchi(chest, side, (x, y), rng)), 0.7)
-    chest.fill(dense * np.clip(1 - 0.35 * open_bronchi, 0.1, 1))
-    chest.vessels = chest.vessels * (1 - np.clip(dense, 0, 1))
-
-
-def _bronchi(chest: Chest, side: int, middle: tuple[float, float], rng: np.random.Generator) -> list[Stroke]:
-    root, strokes = np.asarray(chest.hila[side]), []
-    for _ in range(7):
-        end = np.asarray(middle) + rng.normal(0, 20, 2)
-        bend = (root + end) / 2 + rng.normal(0, 6, 2)
-        strokes.append(chest.canvas.stroke(chest.canvas.curve([root, bend, end]), rng.uniform(3.5, 5.0), 2.6))
-    return strokes
+    lobe = rise(-fissure if upper else fissure, 8.0) * chest.canvas.glow(x, y, 1.5 * extent, 1.25 * extent)
+    ragged = 1 + 0.25 * chest.canvas.texture(rng, 6.0)
+    dense = np.clip(1.6 * lobe * ragged, 0, 1) * chest.side(side) * (0.30 + 0.42 * severity)
+    open_bronchi = np.clip(chest.vessels / 7, 0, 1)  # they run beside the vessels
+    chest.fill(dense * (1 - 0.30 * open_bronchi))
+    chest.vessels = chest.vessels * (1 - np.clip(1.4 * dense, 0, 1))
 
 
 def pneumonia(chest: Chest, severity: float, side: int, rng: np.random.Generator) -> None:
@@ -84,7 +73,7 @@ def pneumonia(chest: Chest, severity: float, side: int, rng: np.random.Generator
         here = side if number % 4 else -side
         x, y = chest.at(here, float(np.clip(rng.normal(0.62, 0.14), 0.2, 0.9)), rng.uniform(0.15, 0.85))
         patches += chest.canvas.glow(x, y, rng.uniform(7, 14), rng.uniform(6, 12)) * rng.uniform(0.6, 1.0)
-    fluffy = np.clip(1 + 0.55 * chest.canvas.texture(rng, 2.6), 0, 2.2)
+    fluffy = np.clip(1 + 0.40 * chest.canvas.texture(rng, 4.0), 0.2, 2)
     chest.fill(np.clip(patches, 0, 1.1) * fluffy * (0.16 + 0.28 * severity))
 
 
@@ -99,10 +88,8 @@ def edema(chest: Chest, severity: float, side: int, rng: np.random.Generator) ->
             strokes.append(canvas.stroke(canvas.curve([outer, inner]), 1.6, 5.0))
         for _ in range(4):
             strokes.append(_ring(chest, x + rng.normal(here * 12, 10), y + rng.normal(5, 14), rng.uniform(3.5, 5.0)))
-    reticular = np.clip(chest.canvas.texture(rng, 1.5), -1, 2.5)
-    haze = np.clip(wings, 0, 1.2) * (0.10 + 0.34 * severity) * (1 + 0.22 * reticular) + 0.05 * severity * (
-        1 + reticular
-    )
+    reticular = 1 + 0.07 * np.clip(chest.canvas.texture(rng, 2.0), -2, 2)
+    haze = reticular * (np.clip(wings, 0, 1.2) * (0.12 + 0.36 * severity) + 0.06 * severity)
     engorged = canvas.blur(chest.vessels, 1.5) * (1.35 + 0.5 * severity)
     chest.vessels = engorged + (0.5 + 0.8 * severity) * canvas.blur(canvas.lay(strokes), 0.6)
     chest.fill(haze)
@@ -143,7 +130,7 @@ def pleural_other(chest: Chest, severity: float, side: int, rng: np.random.Gener
     low, high = rng.uniform(0.25, 0.4), rng.uniform(0.75, 0.9)
     span = rise((chest.height - low) * 200, 20) * rise((high - chest.height) * 200, 20)
     band = rise(7 + 9 * severity - chest.wall, 3.0) * span
-    cap = rise((0.07 + 0.07 * severity - chest.height) * 200, 4)
+    cap = rise(8 + 12 * severity - chest.wall, 4.0) * rise((0.16 - chest.height) * 200, 10)
     thick = np.maximum(band, cap) * chest.side(side)
     chest.fill(thick * (0.55 + 0.35 * severity))
     plaques = chest.canvas.empty()

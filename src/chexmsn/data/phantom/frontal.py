@@ -6,13 +6,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from chexmsn.data.phantom.canvas import Canvas, Plane, Stroke, rise
+from chexmsn.data.phantom.canvas import Canvas, Length, Numbers, Plane, Stroke, rise
 from chexmsn.data.phantom.chest import LUNG, Chest
 from chexmsn.data.phantom.people import Body, Fracture, Streams, Visit, fracture_of
 
 # Thickness of bone in mm across a rib and across a clavicle or arm: shells seen from the side; and a plain round profile.
 RIB = np.array([2.0, 4.2, 2.8, 2.1, 1.9, 1.9, 2.1, 2.8, 4.6, 2.4])
-LONG_BONE = np.array([4.0, 7.5, 5.0, 4.0, 3.7, 3.7, 4.0, 5.0, 7.5, 4.0])
+LONG_BONE = np.array([5.5, 10.5, 7.5, 6.2, 5.8, 5.8, 6.2, 7.5, 10.5, 5.5])
 DOME = np.array([0.0, 0.7, 0.95, 1.0, 0.95, 0.7, 0.0])
 
 # Borders of the cardiomediastinal silhouette: height in the lung, distance from the midline in mm.
@@ -57,29 +57,29 @@ class Frame:
             left=scale * (LEFT * grow + 1.15 * wide + unfolded),
         )
 
-    def height_of(self, y: Plane | float) -> Plane | float:
+    def height_of(self, y: Numbers) -> Numbers:
         return (y - self.apex) / (self.base - self.apex)
 
-    def y_at(self, height: float) -> float:
+    def y_at(self, height: Numbers) -> Numbers:
         return self.apex + height * (self.base - self.apex)
 
-    def outer(self, height: Plane | float) -> Plane | float:
+    def outer(self, height: Numbers) -> Numbers:
         """Distance of the chest wall from the midline."""
         rounded = np.sqrt(1 - np.clip(1 - np.asarray(height) / 0.85, 0, 1) ** 2.3)
         tapered = 1 - 0.05 * np.clip(np.asarray(height) - 0.85, 0, 0.5)
         return 38 + (self.half_width - 38) * rounded * tapered
 
-    def border(self, side: int, height: Plane | float) -> Plane | float:
+    def border(self, side: int, height: Numbers) -> Numbers:
         """Distance of the silhouette's border from the midline on a side."""
         return np.interp(height, HEIGHT, self.left if side > 0 else self.right)
 
 
-def rise_line(values: Float[ndarray, "k"], middle: float, width: float) -> Float[ndarray, "k"]:
+def rise_line(values: Float[ndarray, "k"], middle: Length, width: Length) -> Float[ndarray, "k"]:
     """A soft step along a line."""
     return 0.5 + 0.5 * np.tanh((values - middle) / width)
 
 
-def bump_line(values: Float[ndarray, "k"], middle: float, width: float) -> Float[ndarray, "k"]:
+def bump_line(values: Float[ndarray, "k"], middle: Length, width: Length) -> Float[ndarray, "k"]:
     """A soft bump along a line."""
     return np.exp(-0.5 * ((values - middle) / width) ** 2)
 
@@ -89,23 +89,23 @@ def draw_frontal(canvas: Canvas, body: Body, study: Visit, streams: Streams) -> 
     frame = Frame.of(body, study)
     x, y = canvas.x, canvas.y
     height = frame.height_of(y).astype(np.float32)
-    rows = np.linspace(-0.6, 1.8, 400)
-    outer = np.interp(height, rows, frame.outer(rows)).astype(np.float32)
+    rows = np.linspace(-0.8, 2.0, 1401)
+    outer = canvas.look(frame.outer(rows), -0.8, 2.0, height)
     cavity = _cavity(frame, body, x, height, outer)
     above = _above(frame, body, x, y)
     lung = rise(above, 2.5) + 0.22 * np.exp(np.minimum(above, 0) / 14) * rise(-above, 2.5)
-    lung *= np.clip(1 - (height - 1.0) / 0.12, 0, 1)
+    lung *= np.clip(1 - (height - 1.02) / 0.12, 0, 1)
     chest = Chest(
         canvas=canvas,
         body=_body(canvas, frame, body, study, x, y),
         cavity=cavity,
-        mediastinum=_mediastinum(frame, body, x, height),
+        mediastinum=_mediastinum(canvas, frame, body, x, height),
         lung=lung.astype(np.float32),
         density=np.full_like(x, LUNG * body.lung_density),
         vessels=canvas.empty(),
         bone=_bones(canvas, frame, body, study, fracture_of(study, streams("Fracture"))),
         metal=canvas.empty(),
-        wall=outer - np.abs(x),
+        wall=_wall(canvas, frame, x, y, outer),
         above=above,
         height=height,
         side=lambda side: rise(side * x, 16),
@@ -113,7 +113,8 @@ def draw_frontal(canvas: Canvas, body: Body, study: Visit, streams: Streams) -> 
         hila={side: (side * 37 * body.half_width / 132, frame.y_at(0.45) - 6 * side) for side in (-1, 1)},
         frontal=True,
     )
-    chest.vessels = vessel_tree(chest, body, streams("vessels"))
+    hilum = sum(canvas.glow(hx, hy, 9, 15) for hx, hy in chest.hila.values())
+    chest.vessels = vessel_tree(chest, body, streams("vessels")) + 9 * hilum
     chest.density = chest.density * (1 + 0.05 * canvas.texture(streams("parenchyma"), 3.0))
     _airways(chest, frame)
     _abdomen(chest, frame, body, study, streams("abdomen"))
@@ -137,26 +138,34 @@ def _cavity(frame: Frame, body: Body, x: Plane, height: Plane, outer: Plane) -> 
     return (depth * np.sqrt(np.clip(1 - off**2, 0, 1))).astype(np.float32)
 
 
+def _wall(canvas: Canvas, frame: Frame, x: Plane, y: Plane, outer: Plane) -> Plane:
+    """Distance from the inside of the chest wall: exact where the wall is straight, from what is beside and above."""
+    rows = np.linspace(0, 0.85, 300)
+    roof = np.interp(np.linspace(0, 200, 401), frame.outer(rows), frame.y_at(rows))
+    beside, beneath = outer - np.abs(x), y - canvas.look(roof, 0, 200, np.abs(x))
+    inward = np.maximum(beside, 0) * np.maximum(beneath, 0) / np.maximum(np.hypot(beside, beneath), 1e-3)
+    return np.where((beside > 0) & (beneath > 0), inward, np.minimum(beside, beneath))
+
+
 def _above(frame: Frame, body: Body, x: Plane, y: Plane) -> Plane:
     """Millimetres above the diaphragm: a dome on each side, falling to the costophrenic angle."""
     across = np.abs(x) / frame.half_width
     lateral, medial = np.clip(across - 0.45, 0, 1) / 0.55, np.clip(0.45 - across, 0, 1) / 0.45
     sag = 38 * lateral**2.2 + 12 * medial**2
-    dome = np.where(x < 0, frame.dome[-1], frame.dome[1])
     meet = rise(x, 30)
     dome = frame.dome[-1] * (1 - meet) + frame.dome[1] * meet
     return (dome + sag * body.dome_curve - y).astype(np.float32)
 
 
-def _mediastinum(frame: Frame, body: Body, x: Plane, height: Plane) -> Plane:
+def _mediastinum(canvas: Canvas, frame: Frame, body: Body, x: Plane, height: Plane) -> Plane:
     """Heart and vessels: per row an interval with an elliptic profile, its borders smoothed."""
-    rows = np.linspace(-0.6, 1.8, 400)
-    kernel = bump_line(np.linspace(-3, 3, 25), 0, 1)
+    rows = np.linspace(-0.8, 2.0, 1401)
+    kernel = bump_line(np.linspace(-3, 3, 85), 0, 1)
     right, left, deep = (
-        np.convolve(np.pad(np.interp(rows, HEIGHT, border), 12, mode="edge"), kernel / kernel.sum(), "valid")
+        np.convolve(np.pad(np.interp(rows, HEIGHT, border), 42, mode="edge"), kernel / kernel.sum(), "valid")
         for border in (frame.right, frame.left, DEPTH)
     )
-    right, left, deep = (np.interp(height, rows, values) for values in (right, left, deep))
+    right, left, deep = (canvas.look(values, -0.8, 2.0, height) for values in (right, left, deep))
     u = np.where(x > 0, x / left, -x / right)
     profile = np.clip(1 - u**2, 0, 1) ** 0.6
     return (deep * profile * body.cavity_depth / 165).astype(np.float32)
@@ -175,51 +184,31 @@ def _body(canvas: Canvas, frame: Frame, body: Body, study: Visit, x: Plane, y: P
     if body.breast:
         for side in (-1, 1):
             total = total + _breast(canvas, frame, body, side)
-    return canvas.blur(total, 1.6)
+    return total
 
 
 def _shoulders(canvas: Canvas, frame: Frame, body: Body, study: Visit) -> Plane:
     top, edge = frame.apex, frame.half_width + body.wall
-    out, down = (235, 105) if not study.bedside else (215, 330)
-    inner = edge + 4 if not study.bedside else edge - 6
-    arm = [
-        (40, top - 52),
-        (85, top - 22),
-        (135, top - 14),
-        (170, top - 6),
-        (200, top + 22),
-        (out, top + down),
-        (out, top + down + 60),
-        (inner + 28, top + 118),
-        (inner, top + 96),
-        (90, top + 70),
-    ]
-    if study.bedside:
-        arm = [
-            *arm[:6],
-            (out, top + down),
-            (inner + 10, top + down),
-            (inner + 2, top + 140),
-            (inner - 4, top + 110),
-            (90, top + 70),
-        ]
-    mask = canvas.empty()
-    for side in (-1, 1):
-        mask = mask + canvas.polygon([(side * px, py) for px, py in arm])
-    return (82 + 25 * body.fat) * canvas.blur(np.minimum(mask, 1), 7)
+    slope = [(36, top - 74), (62, top - 44), (110, top - 30), (160, top - 24), (188, top - 10), (206, top + 24)]
+    if study.bedside:  # arms beside the trunk
+        arm = [(228, top + 330), (edge + 14, top + 330), (edge + 4, top + 150), (edge - 2, top + 112)]
+    else:  # hands on the hips, elbows forward
+        arm = [(262, top + 128), (262, top + 190), (edge + 34, top + 124), (edge + 2, top + 100)]
+    arm = [*slope, *arm, (86, top + 72)]
+    arms = [[(side * px, py) for px, py in arm] for side in (-1, 1)]
+    return (92 + 30 * body.fat) * canvas.polygon(*arms, soft=7.0)
 
 
 def _breast(canvas: Canvas, frame: Frame, body: Body, side: int) -> Plane:
-    radius = 52 + 16 * body.breast
-    cx, cy = side * frame.half_width * 0.56, frame.y_at(0.72) + 10 * body.breast
-    ball = canvas.ball(cx, cy, radius, 0.85) / (2 * radius)
-    drop = rise(frame.y_at(0.72) + 10 * body.breast + 0.80 * radius - canvas.y, 8)  # the lower fold is crisper
-    return (18 + 38 * body.breast) * ball * drop
+    radius = 54 + 16 * body.breast
+    cx, cy = side * frame.half_width * 0.58, frame.y_at(0.70) + 14 * body.breast
+    ball = canvas.ball(cx, cy, radius, 0.95) / (2 * radius)
+    fold = rise(cy + 0.72 * radius - 0.10 * np.abs(canvas.x - cx) - canvas.y, 7)  # above it fades, below it ends
+    return (10 + 34 * body.breast) * ball**1.6 * fold
 
 
 def _bones(canvas: Canvas, frame: Frame, body: Body, study: Visit, broken: Fracture | None) -> Plane:
-    vertebrae, strokes = _spine(canvas, frame, body)
-    plates = []
+    strokes, plates = [], []
     for side in (-1, 1):
         for number in range(1, 11):
             strokes += _rib(canvas, frame, body, broken, side, number)
@@ -227,8 +216,7 @@ def _bones(canvas: Canvas, frame: Frame, body: Body, study: Visit, broken: Fract
         blade, edges = _scapula(canvas, frame, study, side)
         plates.append(blade)
         strokes += edges
-    flat = 8.0 * vertebrae + 1.6 * canvas.polygon(*plates)
-    return body.mineral * (canvas.lay(strokes) + canvas.blur(flat, 1.0))
+    return body.mineral * (canvas.lay(strokes) + _spine(canvas, frame, body) + 2.4 * canvas.polygon(*plates, soft=1.0))
 
 
 def _rib(canvas: Canvas, frame: Frame, body: Body, broken: Fracture | None, side: int, number: int) -> list[Stroke]:
@@ -236,16 +224,23 @@ def _rib(canvas: Canvas, frame: Frame, body: Body, broken: Fracture | None, side
     start = frame.apex + 2 + (number - 1) * body.rib_step
     drop = min(40 + 18 * number, 96) * body.rib_slope
     reach = float(frame.outer(max(frame.height_of(start + 0.5 * drop), 0.03))) + 3
-    phi = np.linspace(0.06, 2.55 - 0.03 * abs(number - 5), int(1.3 * (reach + drop + 60) / canvas.pixel))
+    phi = np.linspace(0.06, 2.55 - 0.03 * abs(number - 5), int(1.1 * (reach + drop + 60) / canvas.pixel))
     neck = -7 * np.exp(-(((phi - 0.45) / 0.3) ** 2))  # a rib first climbs a little
     x = side * (16 + (reach - 16) * np.sin(phi) ** 0.9)
     line = np.stack([x, start + drop * (1 - np.cos(phi)) / 2 + neck, 60 * np.cos(phi)], axis=1)
     width = np.interp(phi, [0, 1.2, 2.6], [9.5, 10, 13.5]) * body.half_width / 132
+    front = np.interp(
+        phi, [0, 1.3, 1.9, 2.6], [1.25, 1.1, 0.6, 0.4]
+    )  # thin and partly cartilage towards the breast bone
     if broken is None or side != broken.side or number not in broken.ribs:
-        return [canvas.stroke(line, width, RIB)]
+        return [canvas.stroke(line, width, RIB, along=front)]
     cut = int(np.searchsorted(phi, broken.where))
     outer = line[cut:] + np.array([side * 0.4, 1.0, 0]) * broken.step
-    return [canvas.stroke(line[: cut + 1], width[: cut + 1], RIB), canvas.stroke(outer, width[cut:], RIB)]
+    return [
+        canvas.stroke(line[: cut + 1], width[: cut + 1], RIB, along=front[: cut + 1]),
+        canvas.stroke(outer, width[cut:], RIB, along=front[cut:]),
+        _callus(canvas, (line[cut, :2] + outer[0, :2]) / 2),
+    ]
 
 
 def _clavicle(canvas: Canvas, frame: Frame, study: Visit, broken: Fracture | None, side: int) -> list[Stroke]:
@@ -258,7 +253,13 @@ def _clavicle(canvas: Canvas, frame: Frame, study: Visit, broken: Fracture | Non
     cut = len(line) // 2
     inner = line[:cut] + np.linspace(0, 1, cut)[:, None] ** 2 * np.array([0, -0.7 * broken.step])
     outer = line[cut:] + np.array([-side * 0.8 * broken.step, 1.1 * broken.step])
-    return [canvas.stroke(part, 10.5, LONG_BONE) for part in (inner, outer)]
+    return [*(canvas.stroke(part, 10.5, LONG_BONE) for part in (inner, outer)), _callus(canvas, line[cut])]
+
+
+def _callus(canvas: Canvas, place: Float[ndarray, "2"]) -> Stroke:
+    """New bone round a healing fracture."""
+    line = canvas.curve([place - [8, 0], place + [8, 0]])
+    return canvas.stroke(line, 16.0, 6.0 * DOME, along=np.sin(np.linspace(0, np.pi, len(line))))
 
 
 def _scapula(canvas: Canvas, frame: Frame, study: Visit, side: int) -> tuple[list[tuple[float, float]], list[Stroke]]:
@@ -281,26 +282,30 @@ def _scapula(canvas: Canvas, frame: Frame, study: Visit, side: int) -> tuple[lis
     ]
 
 
-def _spine(canvas: Canvas, frame: Frame, body: Body) -> tuple[Plane, list[Stroke]]:
-    """Vertebral bodies, and the strokes of end plates, pedicles and spinous processes; older spines have spurs."""
-    bodies, strokes = [], []
+def _spine(canvas: Canvas, frame: Frame, body: Body) -> Plane:
+    """Vertebrae from the neck down: body, end plates, pedicles, spinous process; older spines have spurs."""
+    shapes = []
     top, number = frame.apex - 75, 0
     while top < frame.base + 90:
         tall, half = 15 + 0.85 * min(number, 14), (15 + 0.75 * min(number, 14)) * (1 + 0.05 * body.aging)
         mid = body.scoliosis * np.sin((top + 120) / 110)
-        waist, spur = 0.88 * half, half + 3.5 * body.aging
-        right = [(mid + half, top), (mid + waist, top + tall / 2), (mid + half, top + tall)]
-        bodies.append([*right, *[(2 * mid - px, py) for px, py in reversed(right)]])
-        for level in (top, top + tall):
-            strokes.append(canvas.stroke(canvas.curve([(mid - spur, level), (mid + spur, level)]), 2.2, 6.0))
-        for px in (mid - 0.62 * half, mid + 0.62 * half):
-            strokes.append(
-                canvas.stroke(canvas.curve([(px, top + 0.25 * tall), (px, top + 0.6 * tall)]), 7.0, 5.0 * DOME)
-            )
-        strokes.append(canvas.stroke(canvas.curve([(mid, top + 0.7 * tall), (mid, top + tall)]), 6.0, 7.0 * DOME))
+        low, spur, waist = top + tall, half + 3.5 * body.aging, 0.88 * half
+        right = [(mid + half, top), (mid + waist, top + tall / 2), (mid + half, low)]
+        shapes += [
+            [*right, *[(2 * mid - px, py) for px, py in reversed(right)]],
+            _box(mid, top, spur, 1.2),
+            _box(mid, low, spur, 1.2),
+            _box(mid - 0.62 * half, top + 0.42 * tall, 3.0, 0.2 * tall),
+            _box(mid + 0.62 * half, top + 0.42 * tall, 3.0, 0.2 * tall),
+            _box(mid, top + 0.85 * tall, 2.4, 0.2 * tall),
+        ]
         top += tall + 4.2 - 1.5 * body.aging
         number += 1
-    return canvas.polygon(*bodies), strokes
+    return 11 * canvas.polygon(*shapes, shades=(0.6, 0.9, 0.9, 0.95, 0.95, 1.0), soft=0.9)
+
+
+def _box(x: float, y: float, half: float, tall: float) -> list[tuple[float, float]]:
+    return [(x - half, y - tall), (x + half, y - tall), (x + half, y + tall), (x - half, y + tall)]
 
 
 def vessel_tree(chest: Chest, body: Body, rng: np.random.Generator) -> Plane:
@@ -344,7 +349,7 @@ def _roots(chest: Chest, x: float, rng: np.random.Generator) -> tuple[Float[ndar
     if not chest.frontal:
         return np.linspace(0, 2 * np.pi, 10)[:-1] + rng.normal(0, 0.15, 9), np.full(9, 2.4)
     angles = np.array([-1.25, -0.75, -0.3, 0.1, 0.5, 0.9, 1.25]) + rng.normal(0, 0.1, 7)
-    return (angles if x > 0 else np.pi - angles), np.array([2.9, 2.3, 2.1, 2.3, 2.7, 3.6, 3.3])
+    return (angles if x > 0 else np.pi - angles), np.array([3.2, 2.6, 2.4, 2.6, 3.1, 4.1, 3.8])
 
 
 def _airways(chest: Chest, frame: Frame) -> None:
@@ -373,4 +378,4 @@ def _abdomen(chest: Chest, frame: Frame, body: Body, study: Visit, rng: np.rando
         gas = gas + 0.8 * canvas.ball(
             rng.uniform(-110, 110), frame.base + rng.uniform(10, 80), rng.uniform(6, 15), rng.uniform(0.6, 1.2)
         )
-    chest.body = chest.body - canvas.blur(gas, 2.0) * rise(-chest.above - 4, 4) * 0.8
+    chest.body = chest.body - gas * rise(-chest.above - 4, 4) * 0.8

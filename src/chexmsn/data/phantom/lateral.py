@@ -61,21 +61,21 @@ def _above(body: Body, study: Visit, x: Plane, apex: float, scale: float) -> Pla
 
 
 def _body(canvas: Canvas, body: Body, x: Plane, y: Plane, front: Plane, back: Plane, apex: float) -> Plane:
-    wall = 10 + 0.55 * body.wall
-    belly = (22 + 40 * body.fat) * np.clip((y - 60) / 120, 0, 1)
-    left, right = np.minimum(front - wall - belly, -40), np.maximum(back + wall + 12, 66)
+    wall = 8 + 0.5 * body.wall
+    belly = (6 + 26 * body.fat) * np.clip((y - 70) / 140, 0, 1)
+    bust = 44 * body.breast * np.exp(-(((y - 48) / 42) ** 2))
+    left, right = np.minimum(front - wall - np.maximum(belly, bust), -52), np.maximum(back + wall + 14, 74)
     middle, half = (left + right) / 2, (right - left) / 2
     trunk = np.sqrt(np.clip(1 - np.abs((x - middle) / half) ** 2.4, 0, 1)) * (
-        1.75 * body.half_width + 60 + 60 * body.fat
+        1.75 * body.half_width + 50 + 50 * body.fat
     )
     trunk = trunk * np.clip((y - apex + 75) / 130, 0.42, 1)
-    arms = canvas.polygon([(-60, apex - 110), (60, apex - 110), (66, apex + 6), (20, apex + 32), (-44, apex + 14)])
-    total = trunk + 90 * canvas.blur(arms, 9)
-    if body.breast:
-        total = (
-            total + (14 + 20 * body.breast) * canvas.ball(-104 - 10 * body.breast, 48, 42 + 14 * body.breast, 0.9) / 90
-        )
-    return canvas.blur(total.astype(np.float32), 2.0)
+    arms = canvas.polygon(
+        [(-110, apex - 120), (-20, apex - 120), (70, apex - 40), (84, apex + 34), (40, apex + 46), (-40, apex + 10)],
+        soft=9.0,
+    )
+    total = trunk + 85 * arms
+    return total.astype(np.float32)
 
 
 def _mediastinum(canvas: Canvas, body: Body, study: Visit, scale: float, apex: float, base: float) -> Plane:
@@ -83,7 +83,9 @@ def _mediastinum(canvas: Canvas, body: Body, study: Visit, scale: float, apex: f
     grow = body.heart * (1 + 0.35 * study.severity("Cardiomegaly"))
     wide = study.severity("Enlarged Cardiomediastinum")
     low = base - apex
-    heart = canvas.ball(-34 * scale + 10 * (grow - 1), apex + 0.67 * low, 50 * grow * scale, 1.05)
+    u, v = canvas.x + 36 * scale - 14 * (grow - 1), canvas.y - apex - 0.68 * low
+    radius = ((u + 0.35 * v) / (48 * grow * scale)) ** 2 + ((v - 0.2 * u) / (58 * grow)) ** 2
+    heart = 105 * np.exp(-0.7 * radius**2)
     arch = canvas.curve(
         [
             (-22, apex + 0.42 * low),
@@ -97,7 +99,7 @@ def _mediastinum(canvas: Canvas, body: Body, study: Visit, scale: float, apex: f
     vessels = canvas.lay([canvas.stroke(arch, 27.0 + 10 * wide + 6 * body.aging, 27 * DOME)])
     upper = (52 + 60 * wide) * canvas.glow(-14 - 12 * wide, apex + 0.14 * low, 21 + 12 * wide, 0.15 * low)
     hila = 34 * canvas.glow(2, apex + 0.44 * low, 11, 15)
-    return (canvas.blur(1.1 * heart, 2.5) + vessels + upper + hila).astype(np.float32)
+    return (heart + vessels + upper + hila).astype(np.float32)
 
 
 def _bones(canvas: Canvas, body: Body, apex: float, base: float, scale: float, broken: Fracture | None) -> Plane:
@@ -105,13 +107,21 @@ def _bones(canvas: Canvas, body: Body, apex: float, base: float, scale: float, b
     outlines, level, number = [], apex - 70.0, 0
     while level < base + 90:
         tall, deep = 15 + 0.85 * min(number, 14), 21 + 0.9 * min(number, 14)
-        x = float(np.interp((level - apex) / (base - apex), HEIGHT, scale * BACK)) - 8 - 0.5 * deep
-        outlines.append([(x, level), (x + deep, level), (x + deep, level + tall), (x, level + tall)])
-        for edge in (level, level + tall):
-            strokes.append(canvas.stroke(canvas.curve([(x, edge), (x + deep, edge)]), 2.2, 8.0))
-        strokes.append(
-            canvas.stroke(canvas.curve([(x + deep + 6, level + 3), (x + deep + 26, level + tall + 4)]), 6.0, 4.0)
-        )
+        ends = (
+            np.interp((np.array([level, level + tall]) - apex) / (base - apex), HEIGHT, scale * BACK) - 8 - 0.5 * deep
+        ).tolist()
+        (x1, x2), low = ends, level + tall
+        outlines += [
+            [(x1, level), (x1 + deep, level), (x2 + deep, low), (x2, low)],
+            [(x1, level - 1), (x1 + deep, level - 1), (x1 + deep, level + 1.4), (x1, level + 1.4)],
+            [(x2, low - 1.4), (x2 + deep, low - 1.4), (x2 + deep, low + 1), (x2, low + 1)],
+            [
+                (x1 + deep + 6, level + 2),
+                (x1 + deep + 26, level + tall + 2),
+                (x1 + deep + 23, level + tall + 8),
+                (x1 + deep + 4, level + 8),
+            ],
+        ]
         level += tall + 4.2 - 1.5 * body.aging
         number += 1
     sternum = [
@@ -120,7 +130,7 @@ def _bones(canvas: Canvas, body: Body, apex: float, base: float, scale: float, b
     strokes.append(canvas.stroke(canvas.curve(sternum), 11.0, LONG_BONE))
     blade = canvas.curve([(58, apex + 20), (74, apex + 70), (92, apex + 118)])
     strokes += [canvas.stroke(blade + [shift, 0], 7.0, LONG_BONE) for shift in (0.0, 9.0)]
-    return canvas.lay(strokes) + 12.0 * canvas.blur(canvas.polygon(*outlines), 0.8)
+    return canvas.lay(strokes) + 22.0 * canvas.polygon(*outlines, shades=(0.65, 1.0, 1.0, 0.35), soft=0.9)
 
 
 def _ribs(canvas: Canvas, body: Body, apex: float, scale: float, broken: Fracture | None) -> list[Stroke]:
@@ -142,7 +152,7 @@ def _ribs(canvas: Canvas, body: Body, apex: float, scale: float, broken: Fractur
             )
             if broken and number in (broken.ribs or (4, 5)) and shift == 0.0:
                 cut = len(line) // 2
-                strokes.append(canvas.stroke(line[:cut], 9.0, 0.8 * RIB))
+                strokes.append(canvas.stroke(line[:cut], 9.0, 0.7 * RIB))
                 line = line[cut:] + [0.0, broken.step]
-            strokes.append(canvas.stroke(line, 9.0, 0.8 * RIB))
+            strokes.append(canvas.stroke(line, 9.0, 0.7 * RIB))
     return strokes

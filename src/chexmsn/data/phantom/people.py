@@ -225,8 +225,8 @@ def _said(severity: float, denied: float, chance: float) -> float:
 def fracture_of(visit: Visit, rng: np.random.Generator) -> Fracture | None:
     """What is broken: neighbouring ribs, or a clavicle."""
     severity = visit.severity("Fracture")
-    kind, first, where = rng.random(), int(rng.integers(3, 7)), rng.uniform(1.7, 2.2)
+    kind, first, where = rng.random(), int(rng.integers(3, 7)), rng.uniform(0.8, 1.3)
     if not severity:
         return None
-    ribs = tuple(range(first, first + (3 if severity > 0.5 else 2))) if kind < 0.65 else ()
-    return Fracture(visit.sides["Fracture"], ribs, where, 5 + 9 * severity)
+    ribs = tuple(range(first, first + (4 if severity > 0.5 else 3))) if kind < 0.65 else ()
+    return Fracture(visit.sides["Fracture"], ribs, where, 7 + 9 * severity)

@@ -69,7 +69,7 @@ def technique_of(spec: Spec, view: str) -> Technique:
 
 def radiograph(spec: Spec, body: Body, visit: Visit, view: str, technique: Technique) -> UInt8[ndarray, "S S"]:
     """A chest as `visit` says, exposed as `technique` says."""
-    canvas = _canvas(spec, body, view)
+    canvas = canvas_of(spec, body, view)
     chest = chest_of(spec, canvas, body, visit, view)
     per_image = streams(spec.seed, spec.patient, spec.study)
     quanta = expose(chest.attenuation(), canvas.pixel, technique, per_image("quanta", spec.image))
@@ -90,7 +90,8 @@ def chest_of(spec: Spec, canvas: Canvas, body: Body, visit: Visit, view: str) ->
     return chest
 
 
-def _canvas(spec: Spec, body: Body, view: str) -> Canvas:
+def canvas_of(spec: Spec, body: Body, view: str) -> Canvas:
+    """The detector of an image, with the patient a little turned and off centre."""
     rng = streams(spec.seed, spec.patient, spec.study)("position", spec.image)
     loose = 1.8 if view == "AP" else 1.0
     angle, right, down = rng.normal(0, 0.014 * loose), rng.normal(0, 5 * loose), rng.normal(4, 6 * loose)
@@ -122,7 +123,7 @@ def _collimate_and_mark(display: Plane, view: str, rng: np.random.Generator) -> 
     unit = rng.uniform(0.006, 0.010) * size
     letters = [("L" if side > 0 else "R", corner)]
     if view == "AP" and rng.random() < 0.5:
-        letters.append(("AP", corner + [-2 * unit, 9 * unit]))
+        letters.append(("AP", corner + np.array([-2.0, 9.0]) * unit))
     for name, place in letters:
         for line in GLYPHS[name]:
             pen.line(
