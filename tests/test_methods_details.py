@@ -302,6 +302,7 @@ def balanced_without_shares():
         (lambda: msn.Config(ema_start=1.5), "momentum must lie in"),
         (lambda: msn.Config(temperature=0.0), "temperature must be above 0, not 0.0"),
         (lambda: msn.Config(stretch=0.5), "stretch must be at least 1"),
+        (lambda: simsiam.Method.check(simsiam.Config(), EncoderConfig(), 224, batch_size=1), "2 images or more, not 1"),
         (lambda: build("msn", mask_ratio=0.97), "leaves none of 16 patches"),
         (lambda: build("mae", encoder="resnet18"), "take for example vit_small"),
         (lambda: build("mae", mask_ratio=0.0), "removes none of the 16 patches"),

@@ -92,6 +92,9 @@ class Optimiser:
 class AbstractMethod(nn.Module, ABC):
     """A way to train a network.
 
+    `kind` says what comes out, `uses_mask_ratio` whether its configuration has one, `needs_pretraining` whether the
+    encoder must have been trained before.
+
     `schedule` is what `schedules()` gives at the optimiser step at hand, by name. Views come as
     `make_views` cuts them from `views()`: one tensor per group, view-major. A classifier is validated on one
     group with one view, the published evaluation view.
@@ -99,6 +102,7 @@ class AbstractMethod(nn.Module, ABC):
 
     kind: ClassVar[Literal["pretraining", "classifier"]]
     uses_mask_ratio: ClassVar[bool]
+    needs_pretraining: ClassVar[bool] = False
     needs_pretraining: ClassVar[bool] = False
     config: Any
 
@@ -192,6 +196,12 @@ def check_patches(method: str, ratio: float, encoder: EncoderConfig, size: int) 
             "set the mask ratio to 0 or take a transformer"
         )
     kept_count((size // encoder.patch) ** 2, ratio)
+
+
+def check_batch(method: str, batch_size: int) -> None:
+    """Raises UserError where a batch has no statistics."""
+    if batch_size < 2:
+        raise UserError(f"{method} normalises over the batch, which needs 2 images or more, not {batch_size}")
 
 
 def check_positive(config: Any, *names: str) -> None:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from chexmsn.methods._base import ParameterGroup, Setting, parameter_groups
+from chexmsn.methods._base import ParameterGroup, Setting, check_batch, parameter_groups
 from chexmsn.methods._classifier import AbstractClassifierMethod, ClassifierConfig
 from chexmsn.models.classifier import Classifier
-from chexmsn.models.encoder import Encoder
+from chexmsn.models.encoder import Encoder, EncoderConfig
 
 
 @torch.no_grad()
@@ -45,10 +45,18 @@ class Method(AbstractClassifierMethod):
 
     needs_pretraining = True
 
+    needs_pretraining = True
+
     def __init__(self, config: Config, encoder: Encoder, setting: Setting) -> None:
         norm = nn.BatchNorm1d(encoder.width, affine=False, eps=1e-6) if config.batch_norm else None
         super().__init__(config, encoder.requires_grad_(False), setting, norm)
         self.train()
+
+    @classmethod
+    def check(cls, config: Config, encoder: EncoderConfig, size: int, batch_size: int) -> None:
+        super().check(config, encoder, size, batch_size)
+        if config.batch_norm:
+            check_batch("a linear probe with batch_norm", batch_size)
 
     def train(self, mode: bool = True) -> "Method":
         super().train(mode)

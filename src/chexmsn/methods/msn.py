@@ -46,6 +46,7 @@ from chexmsn.methods._base import (
     Step,
     Views,
     at_least_float32,
+    check_batch,
     check_mask_ratio,
     check_patches,
     check_positive,
@@ -269,13 +270,14 @@ class Method(AbstractMethod):
         anchors = setting.batch_size * (config.random_views + config.focal_views)
         if anchors < config.prototypes:
             log.warning(
-                "%d anchors in a batch can hardly be spread over %d prototypes: take a larger batch, or fewer",
+                "%d anchors in a batch can hardly be spread over %d prototypes: take more images or fewer prototypes",
                 anchors,
                 config.prototypes,
             )
 
     @classmethod
     def check(cls, config: Config, encoder: EncoderConfig, size: int, batch_size: int) -> None:
+        check_batch("MSN", batch_size)
         check_patches("MSN", config.mask_ratio, encoder, size)
         if config.focal_views:
             side = focal_size(config, size, encoder.patch)

@@ -35,10 +35,12 @@ from chexmsn.methods._base import (
     Step,
     Views,
     at_least_float32,
+    check_batch,
+    check_patches,
     check_positive,
     per_view,
 )
-from chexmsn.models.encoder import Encoder
+from chexmsn.models.encoder import Encoder, EncoderConfig
 from chexmsn.models.heads import SimSiamPredictor, SimSiamProjector
 from chexmsn.views import Blur, Jitter, ViewGroup, ViewPlan
 
@@ -57,7 +59,7 @@ def symmetric_loss(p1: Vectors, p2: Vectors, z1: Vectors, z2: Vectors) -> Float[
 
 def spread(z: Vectors) -> Float[Tensor, ""]:
     """Standard deviation of the directions over the batch, times the root of their width: 1 healthy, 0 collapsed."""
-    return functional.normalize(z, dim=1).std(0).mean() * z.shape[1] ** 0.5
+    return functional.normalize(z, dim=1).std(0, correction=0).mean() * z.shape[1] ** 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +110,17 @@ class Method(AbstractMethod):
 
     def __init__(self, config: Config, encoder: Encoder, setting: Setting) -> None:
         super().__init__()
+        self.check(config, encoder.config, setting.size, setting.batch_size)
         self.config = config
         self.setting = setting
         self.encoder = encoder
         self.projector = SimSiamProjector(encoder.width, config.projection)
         self.predictor = SimSiamPredictor(config.projection, config.bottleneck)
+
+    @classmethod
+    def check(cls, config: Config, encoder: EncoderConfig, size: int, batch_size: int) -> None:
+        check_batch("SimSiam", batch_size)
+        check_patches("SimSiam", 0.0, encoder, size)
 
     def views(self) -> ViewPlan:
         c = self.config
