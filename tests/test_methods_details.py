@@ -16,7 +16,7 @@ from chexmsn.methods import fine_tune, linear_probe, mae, msn, simsiam, supervis
 from chexmsn.methods._base import Setting
 from chexmsn.methods._classifier import masked_bce
 from chexmsn.models.encoder import EncoderConfig, build_encoder
-from chexmsn.views import Affine
+from chexmsn.views import Affine, Blur
 from test_methods import FINDINGS, batch_of, build, config_of, parameters, schedule_of, step_of, what_encoders_see
 
 seeds = st.integers(0, 2**32 - 1)
@@ -171,6 +171,12 @@ def test_msn_logs_what_shows_a_collapse():
         "prototypes_used",
     } <= set(log)
     assert 0 <= log["prototype_entropy"] <= math.log(16)
+
+
+@pytest.mark.parametrize("name", ["msn", "simsiam"])
+def test_blurred_views_count_as_a_corruption_seen(name):
+    seen = build(name, blur=Blur()).corruptions_seen()
+    assert {entry["corruption"] for entry in seen} == {"gaussian-blur"}
 
 
 # --- MAE

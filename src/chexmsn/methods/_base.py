@@ -3,6 +3,7 @@
 A method owns its networks, its equations and its schedules, and knows nothing of loops, devices or files.
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -115,8 +116,18 @@ class AbstractMethod(nn.Module, ABC):
         """What each image becomes."""
 
     def corruption(self) -> CorruptionPlan | None:
-        """What anchors (a classifier's inputs) are corrupted with while training; recorded with the run."""
+        """What anchors (a classifier's inputs) are corrupted with while training."""
         return self.config.corruption
+
+    def corruptions_seen(self) -> list[dict[str, object]]:
+        """Every corruption that training shows, ready for JSON: those asked for, and the blur of views."""
+        plan = self.corruption()
+        blurred = [
+            {"corruption": "gaussian-blur", "views": group.name, **dataclasses.asdict(group.blur)}
+            for group in self.views()
+            if group.blur
+        ]
+        return ([] if plan is None else plan.describe()) + blurred
 
     def corrupted(self, images: Images, draws: Draws) -> Images:
         """The images as training shows them: corrupted where that was asked for. `draws` has a key per image."""

@@ -158,11 +158,10 @@ def asked(config: RunConfig) -> dict[str, Any]:
 
 def facts(method: AbstractMethod, images: Collection, rows: Int64[np.ndarray, "n"], on: RunsOn) -> dict[str, Any]:
     """What a run's record says beyond its configuration."""
-    corruption = method.corruption()
     return {
         "data": {"fingerprint": images.fingerprint, "images": len(rows), "patients": len(set(images.patients[rows]))},
         "device": {"type": on.device.type, "precision": on.precision, "devices": on.devices},
-        "corruptions_seen": [] if corruption is None else corruption.describe(),
+        "corruptions_seen": method.corruptions_seen(),
     }
 
 
