@@ -118,9 +118,8 @@ class Collection:
 def _check_sizes(packs: Sequence[Pack]) -> None:
     if not packs:
         raise UserError("a collection needs at least one pack: none was given")
-    sizes = {pack.name: pack.size for pack in packs}
-    if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{name} {size} px" for name, size in sizes.items())
+    if len({pack.size for pack in packs}) > 1:
+        told = ", ".join(f"{pack.folder} {pack.size} px" for pack in packs)
         raise UserError(f"packs of different size cannot be joined ({told}): prepare them with one size")
 
 

@@ -52,8 +52,8 @@ class Decoded(NamedTuple):
 def decode(path: Path, enough: int) -> Decoded:
     """Read a JPEG or PNG, known by its content and not its name, as upright 8-bit gray.
 
-    A JPEG much larger than needed is decoded at an eighth, a quarter ... of its size, yet with at least
-    `enough` pixels along both sides. Colour becomes luma (ITU-R 601), alpha is dropped, more than 8 bits
+    A JPEG much larger than needed is decoded at an eighth to half of its size, yet with at least `enough`
+    pixels along both sides. Colour becomes luma (ITU-R 601), alpha is dropped, more than 8 bits
     are scaled from the image's own range to 0 ... 255 (as the makers of MIMIC-CXR-JPG did with DICOM).
 
     Raises UnreadableImage for what is missing, empty, truncated, no image, or absurdly large or small.
@@ -90,7 +90,7 @@ def _is_plain_jpeg(image: Image.Image) -> bool:
 
 
 def _jpeg_to_gray(content: bytes, enough: int) -> UInt8[np.ndarray, "H W"]:
-    return simplejpeg.decode_jpeg(content, "GRAY", min_height=enough, min_width=enough)[:, :, 0]
+    return simplejpeg.decode_jpeg(content, "GRAY", min_height=enough, min_width=enough, min_factor=2)[:, :, 0]
 
 
 def _to_gray(image: Image.Image) -> UInt8[np.ndarray, "H W"]:

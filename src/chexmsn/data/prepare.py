@@ -162,6 +162,7 @@ def _finish(partial: Partial, table: Table, recorded: dict[str, Any], folder: Pa
     if not readable.any():
         partial.remove()
         raise UserError(f"none of the {len(table)} images in {folder} can be read; the first: {notes['reason'][0]}")
+    log.info("writing index and checksums of %s", partial.out)
     partial.close()
     _write_left_out(partial.pack / LEFT_OUT, table[~readable], notes["reason"][~readable], folder)
     kept, notes = table[readable].reset_index(drop=True), notes[readable].reset_index(drop=True)

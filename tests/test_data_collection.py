@@ -1,0 +1,239 @@
+"""Packs opened, joined and served: nothing lost, nothing leaked, the order keyed."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from chexmsn.core.draws import keys_of
+from chexmsn.core.errors import UserError
+from chexmsn.core.files import read_json, write_json
+from chexmsn.data.collection import Collection
+from chexmsn.data.labels import Policy
+from chexmsn.data.loader import batches_of, keyed_order, loader
+from chexmsn.data.pack import IMAGES, INDEX, INFO, open_pack, verify
+from chexmsn.data.prepare import prepare
+
+NOTHING_SPECIAL = {"seed": 0, "epoch": 0, "shuffle": True, "drop_last": False, "workers": 0, "pin_memory": False}
+
+
+def make(folder, patients, splits, findings, *, size=16, prefix="", start=0):
+    """A pack of one image per patient; image number i is of the gray value i."""
+    source = folder / "source"
+    source.mkdir(parents=True)
+    names = [f"{start + i}.png" for i in range(len(patients))]
+    for i, name in enumerate(names):
+        Image.new("L", (20, 20), start + i).save(source / name)
+    columns = {"image": names, "patient_id": patients, "split": splits, **findings}
+    pd.DataFrame(columns).to_csv(source / "labels.csv", index=False)
+    options = {"split": "split", "findings": list(findings), "key_prefix": prefix}
+    return prepare("csv", source, folder / "pack", options=options, size=size, workers=1)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    labels = {"Edema": ["1", "0", "-1", "", "1"], "Mass": ["", "1", "0", "0", "-1"]}
+    return make(tmp_path_factory.mktemp("one"), list("abcde"), ["train"] * 3 + ["validate", "test"], labels)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("two"), list("fgh"), ["train"] * 3, {"Edema": ["1", "1", ""]}, start=100)
+
+
+def test_a_pack_opens_as_it_was_made(one):
+    pack = open_pack(one.folder)
+    assert (pack.name, pack.size, len(pack), pack.findings) == ("pack", 16, 5, ("Edema", "Mass"))
+    assert pack.images[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert pack.rows(["train", "test"]).tolist() == [0, 1, 2, 4]
+    assert np.array_equal(pack.raw_labels(["mass"])[:, 0], np.float32([np.nan, 1, 0, 0, -1]), equal_nan=True)
+    assert pack.mean == pytest.approx(1 / 255)
+    assert pack.std == pytest.approx((2 / 3) ** 0.5 / 255)
+
+
+def test_to_another_process_travels_the_name_and_not_the_pixels(one):
+    content = pickle.dumps(one)
+    assert len(content) < 1000
+    assert np.array_equal(pickle.loads(content).images, one.images)
+
+
+@pytest.fixture
+def copy(one, tmp_path):
+    return shutil.copytree(one.folder, tmp_path / "copy")
+
+
+def test_a_folder_that_is_no_pack(tmp_path):
+    with pytest.raises(UserError, match=r"is no pack \(it has no pack.json\)"):
+        open_pack(tmp_path)
+
+
+def test_a_pack_of_another_format(copy):
+    write_json(copy / INFO, read_json(copy / INFO) | {"format": 99})
+    with pytest.raises(UserError, match="has format 99, not 1"):
+        open_pack(copy)
+
+
+@pytest.mark.parametrize("name", [IMAGES, INDEX])
+def test_a_damaged_pack_is_told(copy, name):
+    (copy / name).write_bytes((copy / name).read_bytes()[:-100])
+    with pytest.raises(UserError, match=f"{name}.* prepare (it|the pack) anew"):
+        open_pack(copy)
+    (copy / name).unlink()
+    with pytest.raises(UserError, match=name):
+        open_pack(copy)
+
+
+def test_a_changed_pixel_is_found_by_its_checksum(copy):
+    content = bytearray((copy / IMAGES).read_bytes())
+    content[-1] ^= 1
+    (copy / IMAGES).write_bytes(content)
+    with pytest.raises(UserError, match="is not what it was"):
+        verify(open_pack(copy))
+
+
+def test_joined_packs_keep_every_row(one, two):
+    both = Collection([one, two], ["train"])
+    assert len(both) == 6
+    assert both.patients.tolist() == list("abcfgh")
+    assert both.keys.tolist() == keys_of(["0.png", "1.png", "2.png", "100.png", "101.png", "102.png"]).tolist()
+    assert both.pixels(np.array([5, 0, 3, 5]))[:, 0, 0].tolist() == [102, 0, 100, 102]
+    assert both.findings == ("Edema", "Mass")
+    assert len(Collection([one, two], ["validate", "test"])) == 2
+
+
+def test_what_a_pack_says_nothing_of_is_left_out_whatever_the_policy(one, two):
+    labels = Collection([one, two], ["train"]).labels(["Mass", "Edema"], Policy(blank="zeros"))
+    nan = np.nan
+    expected = [[0, 1], [1, 0], [0, 0], [nan, 1], [nan, 1], [nan, 0]]
+    assert np.array_equal(labels, np.float32(expected), equal_nan=True)
+
+
+def test_an_unknown_finding_is_named_with_those_there_are(one, two):
+    with pytest.raises(UserError, match="no pack has labels of Scurvy: there are Edema, Mass"):
+        Collection([one, two], ["train"]).labels(["Scurvy"], Policy())
+
+
+def test_mean_and_deviation_of_joined_packs(one, two):
+    both = Collection([one, two], ["train"])
+    values = np.array([0, 1, 2, 100, 101, 102]) / 255
+    assert both.mean == pytest.approx(values.mean())
+    assert both.std == pytest.approx(values.std())
+
+
+def test_the_fingerprint_tells_collections_apart(one, two):
+    prints = {
+        Collection(packs, splits).fingerprint
+        for packs in ([one], [one, two], [two, one])
+        for splits in (["train"], ["train", "validate"])
+    }
+    assert len(prints) == 6
+
+
+def test_a_split_that_no_pack_has(one, two):
+    with pytest.raises(UserError, match="no image lies in the split 'validate', only in train"):
+        Collection([two], ["validate"])
+    with pytest.raises(UserError, match="at least one pack"):
+        Collection([], ["train"])
+
+
+def test_packs_of_different_size(one, tmp_path):
+    with pytest.raises(UserError, match=r"different size cannot be joined \(.*16 px, .*32 px\)"):
+        Collection([one, make(tmp_path, ["z"], ["train"], {}, size=32, start=200)], ["train"])
+
+
+def test_a_patient_trained_on_here_and_tested_on_there(one, tmp_path):
+    other = make(tmp_path, ["a", "z"], ["test", "train"], {}, start=200)
+    with pytest.raises(UserError, match=r"1 lie in several \(a\)"):
+        Collection([one, other], ["train"])
+
+
+def test_an_image_key_that_two_packs_share(one, tmp_path):
+    same = make(tmp_path / "same", ["a"], ["train"], {})
+    with pytest.raises(UserError, match=r"an image called '0\.png': prepare one with another `key_prefix`"):
+        Collection([one, same], ["train"])
+    other = make(tmp_path / "other", ["a"], ["train"], {}, prefix="other/")
+    assert len(Collection([one, other], ["train"])) == 4
+
+
+keys = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=50, unique=True).map(np.array)
+
+
+@given(keys=keys, seed=st.integers(0, 9), epoch=st.integers(0, 9))
+def test_the_order_of_two_images_depends_on_nothing_else(keys, seed, epoch):
+    order = keyed_order(keys, seed, epoch)
+    assert sorted(order) == list(range(len(keys)))
+    half = keys[::2]
+    among_all = [key for key in keys[order] if key in set(half)]
+    assert half[keyed_order(half, seed, epoch)].tolist() == among_all
+
+
+def test_the_order_changes_with_seed_and_epoch():
+    keys = keys_of(map(str, range(50))).numpy()
+    orders = {tuple(keyed_order(keys, seed, epoch)) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+
+
+@given(count=st.integers(1, 50), size=st.integers(1, 20))
+def test_batches_are_whole_and_complete(count, size):
+    rows = np.arange(count)
+    assert np.concatenate(batches_of(rows, size, drop_last=False)).tolist() == rows.tolist()
+    assert {len(batch) for batch in batches_of(rows, size, drop_last=True)} <= {size}
+
+
+def test_a_batch_is_what_its_rows_say(one, two):
+    both = Collection([one, two], ["train"])
+    labels = both.labels(["Edema"], Policy())
+    for batch in loader(both, np.array([4, 0, 5, 1]), labels, batch_size=3, **NOTHING_SPECIAL):
+        rows = batch.rows.numpy()
+        assert np.array_equal(batch.pixels.numpy(), both.pixels(rows))
+        assert np.array_equal(batch.keys.numpy(), both.keys[rows])
+        assert np.array_equal(batch.labels.numpy(), labels[rows])
+
+
+def test_workers_change_nothing_and_evaluation_loses_nothing(one, two):
+    both = Collection([one, two], ["train"])
+    served = {}
+    for workers in (0, 2):
+        how = NOTHING_SPECIAL | {"workers": workers}
+        served[workers] = [batch.rows.tolist() for batch in loader(both, np.arange(6), None, batch_size=4, **how)]
+    assert served[0] == served[2]
+    assert sorted(row for batch in served[0] for row in batch) == list(range(6))
+
+
+def test_unshuffled_is_in_order_and_a_short_batch_may_be_dropped(one):
+    images = Collection([one], ["train", "validate", "test"])
+    how = NOTHING_SPECIAL | {"shuffle": False, "drop_last": True}
+    batches = [batch.rows.tolist() for batch in loader(images, np.arange(5), None, batch_size=2, **how)]
+    assert batches == [[0, 1], [2, 3]]
+
+
+def test_processes_share_every_batch(one, two):
+    both = Collection([one, two], ["train"])
+    whole = [batch.rows.tolist() for batch in loader(both, np.arange(6), None, batch_size=4, **NOTHING_SPECIAL)]
+    parts = [
+        [
+            b.rows.tolist()
+            for b in loader(both, np.arange(6), None, batch_size=4, process=i, processes=2, **NOTHING_SPECIAL)
+        ]
+        for i in range(2)
+    ]
+    assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == [sorted(batch) for batch in whole]
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "how", "message"),
+    [
+        (3, 4, {"drop_last": True}, "a batch of 4 images cannot be drawn from 3"),
+        (0, 4, {}, "cannot be drawn from 0"),
+        (3, 0, {}, "a batch of 0"),
+        (3, 3, {"processes": 2}, "cannot be shared equally by 2 processes"),
+    ],
+)
+def test_batches_that_cannot_be(one, rows, batch, how, message):
+    with pytest.raises(UserError, match=message):
+        loader(Collection([one], ["train"]), np.arange(rows), None, batch_size=batch, **NOTHING_SPECIAL | how)

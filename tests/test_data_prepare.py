@@ -1,0 +1,257 @@
+"""Packing: bad images are left out, and no interruption costs more than the chunks in flight."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from chexmsn.core.errors import UserError
+from chexmsn.core.files import read_json
+from chexmsn.data import _partial
+from chexmsn.data.pack import IMAGES, INDEX, INFO, LEFT_OUT
+from chexmsn.data.prepare import Squares, prepare
+from chexmsn.data.sources import csv
+
+FILES = (IMAGES, INDEX, INFO, LEFT_OUT)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    csv.fake(tmp_path / "folder", patients=10, size=40)
+    return tmp_path / "folder"
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr("chexmsn.data.prepare.CHUNK", 3)
+
+
+def pack(folder, out, **how):
+    return prepare("csv", folder, out, **({"size": 16, "workers": 1} | how))
+
+
+def content(out):
+    return {name: (out / name).read_bytes() for name in FILES}
+
+
+def test_unreadable_images_are_listed_and_the_rest_goes_on(folder, tmp_path, caplog):
+    whole = pack(folder, tmp_path / "whole")
+    images = folder / "images"
+    (images / "0000.jpg").write_bytes((images / "0000.jpg").read_bytes()[:300])
+    (images / "0004.png").write_bytes(b"")
+    (images / "0007.png").write_text("no image")
+    (images / "0011.png").unlink()
+    rest = pack(folder, tmp_path / "rest")
+    left_out = pd.read_csv(tmp_path / "rest" / LEFT_OUT)
+    assert left_out["image_key"].tolist() == [
+        f"images/{name}" for name in ("0000.jpg", "0004.png", "0007.png", "0011.png")
+    ]
+    assert left_out["file"].tolist() == left_out["image_key"].tolist()
+    assert left_out["reason"].tolist()[1:] == ["empty file", "neither JPEG nor PNG", "No such file or directory"]
+    assert rest.info["left_out"] == 4
+    assert rest.info["images"] == len(rest.index) == len(rest.images) == 16
+    kept = ~whole.index["image_key"].isin(left_out["image_key"])
+    assert np.array_equal(rest.images, whole.images[kept.to_numpy()])
+    assert rest.index["content_hash"].tolist() == whole.index.loc[kept, "content_hash"].tolist()
+    assert "4 images cannot be read and are left out: see left_out.csv" in caplog.text
+
+
+def test_16_bit_images_are_packed(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40) * 40).save(folder / "a.png")
+    (folder / "labels.csv").write_text("image,patient_id\na.png,1\n")
+    packed = pack(folder, tmp_path / "pack")
+    assert packed.images.min() < 10
+    assert packed.images.max() > 245
+
+
+def test_a_folder_without_one_readable_image(folder, tmp_path):
+    for file in (folder / "images").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of the 20 images in .* can be read; the first: empty file"):
+        pack(folder, tmp_path / "pack")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_finished_pack_is_opened_as_it_is(folder, tmp_path, caplog):
+    caplog.set_level("INFO")
+    first = pack(folder, tmp_path / "pack")
+    written = (tmp_path / "pack" / IMAGES).stat().st_mtime_ns
+    shutil.rmtree(folder / "images")  # nothing is read again
+    assert pack(folder, tmp_path / "pack").fingerprint == first.fingerprint
+    assert (tmp_path / "pack" / IMAGES).stat().st_mtime_ns == written
+    assert "is finished and has this configuration: nothing to do" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"size": 32}, "size: 16 before, 32 now"),
+        ({"fit": "pad"}, 'fit: "crop" before, "pad" now'),
+        ({"options": {"key_prefix": "x/"}}, r'options.key_prefix: "" before, "x/" now'),
+    ],
+)
+def test_another_configuration_is_refused_with_the_differences(folder, tmp_path, how, told):
+    pack(folder, tmp_path / "pack")
+    before = content(tmp_path / "pack")
+    with pytest.raises(UserError, match=f"another configuration .*{told}"):
+        pack(folder, tmp_path / "pack", **how)
+    assert content(tmp_path / "pack") == before
+
+
+def test_a_changed_table_is_another_configuration(folder, tmp_path):
+    pack(folder, tmp_path / "pack")
+    table = pd.read_csv(folder / "labels.csv")
+    table.iloc[:-1].to_csv(folder / "labels.csv", index=False)
+    with pytest.raises(UserError, match=r"table.images: 20 before, 19 now"):
+        pack(folder, tmp_path / "pack")
+
+
+def test_a_folder_that_is_no_pack_is_not_touched(folder, tmp_path):
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="is no pack"):
+        pack(folder, tmp_path / "pack")
+    assert (tmp_path / "pack" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("how", "told"), [({"fit": "squeeze"}, "fit must be one of"), ({"size": 0}, "between 16 and")])
+def test_impossible_squares(folder, tmp_path, how, told):
+    with pytest.raises(UserError, match=told):
+        pack(folder, tmp_path / "pack", **how)
+
+
+def test_an_option_of_the_wrong_kind(folder, tmp_path):
+    with pytest.raises(UserError, match=r"source csv: .*options\.table") as raised:
+        pack(folder, tmp_path / "pack", options={"table": 3})
+    assert "\n" not in str(raised.value)
+
+
+def fill_the_disk_after(monkeypatch, writes):
+    """The write that follows so many good ones gets half of its bytes out and then finds the disk full."""
+    left, write = [writes], _partial._write
+
+    def failing(file, content):
+        if not left[0]:
+            file.write(content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left[0] -= 1
+        write(file, content)
+
+    monkeypatch.setattr(_partial, "_write", failing)
+
+
+@pytest.mark.parametrize("writes", [0, 5, 6])
+def test_a_full_disk_is_told_and_nothing_is_lost(folder, tmp_path, monkeypatch, writes):
+    expected = content(pack(folder, tmp_path / "expected").folder)
+    with monkeypatch.context() as patch:
+        fill_the_disk_after(patch, writes)
+        with pytest.raises(UserError, match=rf"is full: {writes // 2 * 3} of 20 images .*the same command continues"):
+            pack(folder, tmp_path / "pack")
+    assert not (tmp_path / "pack").exists()
+    assert content(pack(folder, tmp_path / "pack").folder) == expected
+
+
+def test_room_is_checked_before_anything_is_written(folder, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(UserError, match=r"needs .* GB more, but its disk has 0.0 GB free"):
+        pack(folder, tmp_path / "pack")
+
+
+def test_an_unfinished_pack_of_another_configuration(folder, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        fill_the_disk_after(patch, 4)
+        with pytest.raises(UserError, match="full"):
+            pack(folder, tmp_path / "pack")
+    with pytest.raises(UserError, match=r'begun with another configuration \(fit: "crop" before, "stretch" now\)'):
+        pack(folder, tmp_path / "pack", fit="stretch")
+    assert len(pack(folder, tmp_path / "pack")) == 20
+
+
+def test_what_is_done_is_not_done_again(folder, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        fill_the_disk_after(patch, 8)
+        with pytest.raises(UserError, match="12 of 20"):
+            pack(folder, tmp_path / "pack")
+    asked = []
+    make = Squares.__call__
+    monkeypatch.setattr(Squares, "__call__", lambda self, records: asked.extend(records) or make(self, records))
+    pack(folder, tmp_path / "pack")
+    assert [record["image_key"] for record in asked] == [
+        f"images/{i:04d}.{'png' if i % 3 else 'jpg'}" for i in range(12, 20)
+    ]
+
+
+SLOW = """
+import logging, sys, time
+from pathlib import Path
+from chexmsn.data import _partial, prepare
+
+logging.basicConfig(level="INFO", format="%(message)s")
+prepare.CHUNK = 3
+write = _partial._write
+
+
+def slowly(file, content):
+    time.sleep(0.15)
+    write(file, content)
+
+
+_partial._write = slowly
+if __name__ == "__main__":
+    prepare.prepare("csv", Path(sys.argv[1]), Path(sys.argv[2]), size=16, workers=2)
+"""
+
+
+def start(tmp_path, folder, out):
+    """Pack slowly in another process, and wait until some of it is done."""
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    process = subprocess.Popen([sys.executable, script, folder, out], stderr=subprocess.PIPE, text=True)
+    journal = out.with_name(f"{out.name}.partial") / "journal"
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    return process
+
+
+def test_a_killed_run_continues_to_the_same_pack_and_leaves_no_process(folder, tmp_path):
+    expected = content(pack(folder, tmp_path / "expected").folder)
+    process = start(tmp_path, folder, tmp_path / "pack")
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)  # returns once the last worker has closed the error stream it inherited
+    assert not (tmp_path / "pack").exists()
+    assert read_json(tmp_path / "pack.partial" / "request.json")["size"] == 16
+    assert content(pack(folder, tmp_path / "pack").folder) == expected
+    assert not (tmp_path / "pack.partial").exists()
+
+
+def test_ctrl_c_keeps_what_was_done_and_says_so(folder, tmp_path):
+    expected = content(pack(folder, tmp_path / "expected").folder)
+    process = start(tmp_path, folder, tmp_path / "pack")
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "of 20 images are done and kept in" in told
+    assert "the same command continues" in told
+    assert content(pack(folder, tmp_path / "pack").folder) == expected
+
+
+def test_a_second_process_waits_for_the_first(folder, tmp_path, caplog):
+    caplog.set_level("INFO")
+    process = start(tmp_path, folder, tmp_path / "pack")
+    packed = pack(folder, tmp_path / "pack")
+    assert "another process is making" in caplog.text
+    assert len(packed) == 20
+    assert process.wait(timeout=60) == 0
+    process.stderr.close()
