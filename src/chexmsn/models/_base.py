@@ -36,10 +36,14 @@ ENCODERS = (*VIT_SIZES, *RESNETS)
 class EncoderConfig:
     """Everything needed to build an encoder, and all that is recorded of its architecture.
 
-    `size` is the side in pixels of the images it is trained on, `patch` the side of a patch (for a
-    CNN, of the squares that pixel fills black out), `channels` the channels of the first
-    convolution, `mean` and `std` the pixel statistics of the training images in [0, 1], `drop_path`
-    the stochastic depth of the last block (it grows linearly from 0 at the first).
+    Attributes:
+        name: vit_micro, vit_tiny, vit_small, vit_base, vit_large, resnet18 or resnet50.
+        patch: side of a patch in pixels (for a CNN, of the squares that pixel fills black out).
+        size: side in pixels of the images it is trained on.
+        channels: channels of the first convolution, 1 or 3.
+        mean: mean pixel of the training images, in [0, 1].
+        std: their standard deviation.
+        drop_path: stochastic depth of the last block; it grows linearly from 0 at the first.
 
     >>> EncoderConfig(name="vit_tiny", size=112).patch
     16

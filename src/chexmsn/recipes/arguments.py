@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -50,7 +51,7 @@ def chosen(words: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(words, Mapping):
         return dict(words)
     found: dict[str, Any] = {"": [word for word in words if not word.startswith("-")]}
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in pairwise([*words, ""]):
         name, sign, value = word.partition("=")
         if name.startswith("--"):
             found[name.removeprefix("--").replace("-", "_")] = value if sign else following
@@ -91,7 +92,8 @@ def dataclass_parser(
             parser.add_argument(field.name, help=help_of.get(field.name), **settings)
         elif field.name in several:
             missing = field.default is dataclasses.MISSING
-            settings = {"required": True} if missing else {"default": field.default}
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            settings = {"required": True} if missing else {"default": default}
             item = several[field.name]
             parser.add_argument(f"--{field.name}", nargs="+", type=item, help=help_of.get(field.name), **settings)
     parser.add_class_arguments(kind, as_group=False, skip={*parts, *positional, *several})

@@ -14,6 +14,7 @@ from typing import Any
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.lookup import names
+from chexmsn.data.pack import open_pack
 from chexmsn.data.prepare import prepare
 from chexmsn.models.artefact import load_encoder
 from chexmsn.models.encoder import Encoder
@@ -100,7 +101,14 @@ def train_as_published(words: Sequence[str], recipe: Path) -> None:
         log.info("--mr %s is not used: %s", given.mr, reason)
     values = _run_values(given, out=given.out or Path("runs") / f"{method}-{given.ckpt.resolve().name}")
     values |= {"method": method, "options": options, "encoder_from": str(given.ckpt), "share": given.dp}
-    run_command("train", values | {"classes": given.classes})
+    _check_classes(given.classes, Path(values["data"][0]))
+    run_command("train", values)
+
+
+def _check_classes(classes: int, pack: Path) -> None:
+    findings = open_pack(pack).findings
+    if len(findings) != classes:
+        raise UserError(f"-c {classes}, but {pack} has {len(findings)} findings: give -c {len(findings)}")
 
 
 def _check_kind(given: argparse.Namespace, encoder: Encoder) -> None:
@@ -110,7 +118,7 @@ def _check_kind(given: argparse.Namespace, encoder: Encoder) -> None:
 
 
 def _method_options(given: argparse.Namespace) -> dict[str, Any]:
-    options = {}
+    options: dict[str, Any] = {"weight_decay_final": None} if given.method == "msn" else {}  # --wd is one value
     if given.mr is not None:
         if given.method == "simsiam":
             log.info("--mr %s is not used: simsiam has no mask", given.mr)

@@ -43,9 +43,7 @@ def read_recipe(path: Path, out: Path, variables: Mapping[str, str]) -> list[Sta
     """
     content = read_yaml(path)
     if unknown := set(content) - {"vars", "stages"}:
-        raise UserError(
-            f"{path} is no recipe: it has {', '.join(sorted(unknown))}, and a recipe has vars and stages only"
-        )
+        raise UserError(f"{path} is no recipe: a recipe has vars and stages, not {', '.join(sorted(unknown))}")
     known = content.get("vars") or {}
     if unknown := set(variables) - set(known):
         raise UserError(f"{path} has no variable {', '.join(sorted(unknown))}: it has {', '.join(known) or 'none'}")

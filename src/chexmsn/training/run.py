@@ -115,17 +115,18 @@ def seeded(seed: int) -> Iterator[None]:
 
 def starting_encoder(config: TrainConfig) -> Encoder:
     """The pretrained encoder, or a new one. Raises UserError where it is not the one that was asked for."""
-    if load("chexmsn.methods", config.method).Method.needs_pretraining and config.encoder_from is None:
+    needs_pretraining = load("chexmsn.methods", config.method).Method.needs_pretraining
+    if needs_pretraining and config.encoder_from is None:
         raise UserError(f"{config.method} needs a pretrained encoder: give encoder_from, or take method supervised")
+    if not needs_pretraining and config.encoder_from is not None:
+        raise UserError(f"{config.method} starts from scratch: leave encoder_from out, or take method fine-tune")
     if config.encoder_from is None:
         return build_encoder(config.encoder or EncoderConfig())
     encoder = load_encoder(config.encoder_from)
     if config.encoder is not None and (changes := differences(asdict(encoder.config), asdict(config.encoder))):
-        told = "; ".join(
-            change.replace("before", "in the checkpoint").replace("now", "asked for") for change in changes
-        )
+        told = "; ".join(changes).replace("before", "there").replace("now", "asked for")
         raise UserError(
-            f"{config.encoder_from} holds another encoder ({told}): leave --encoder out to take it as it is"
+            f"{config.encoder_from} holds another encoder ({told}): leave encoder out to take what is there"
         )
     return encoder
 

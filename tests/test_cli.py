@@ -1,0 +1,111 @@
+"""The command line as a user meets it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chexmsn.cli.main import guarded, main
+from chexmsn.core.errors import UserError
+from chexmsn.core.lookup import names
+
+COMMANDS = names("chexmsn.recipes.commands")
+
+
+def test_the_help_tells_the_whole_story_without_loading_torch():
+    code = "import sys; from chexmsn.cli.main import main; main(['--help']); assert 'torch' not in sys.modules"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} +\S", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_has_an_example(command, capsys):
+    assert main([command, *(["csv"] if command == "prepare" else []), "--help"]) == 0
+    said = capsys.readouterr().out
+    assert f"    chexmsn {command} " in said
+    assert "usage:" in said
+
+
+def test_every_option_is_explained(capsys):
+    for words in (["pretrain"], ["pretrain", "--method", "mae"], ["train"], ["stress"], ["prepare", "csv"]):
+        main([*words, "--help"])
+        said = capsys.readouterr().out.split("options:", 1)[1]
+        entries = re.split(r"\n  (?=-|\w)", said)
+        bare = [entry.split()[0] for entry in entries if re.search(r"--[\w.]+ \S+\s+\(type", entry)]
+        assert not bare, f"{' '.join(words)}: options without a word of help: {bare}"
+
+
+def test_bad_words_get_one_line_and_exit_code_2(capsys):
+    for words, said in [
+        (["fly"], "there is no command called 'fly'"),
+        (["pretrain", "--method", "msm"], "did you mean msn?"),
+        (["pretrain", "--method", "fine-tune"], "fine-tune is a method of chexmsn train"),
+        (["train", "--method", "msn"], "msn is a method of chexmsn pretrain"),
+        (["pretrain", "--out", "x"], "data"),
+        (["pretrain", "--data", "x", "--out", "x", "--epochs", "many"], "epochs"),
+        (["pretrain", "--data", "x", "--out", "x", "--epochs", "0"], "epochs must be at least 1"),
+        (["pretrain", "--data", "x", "--out", "x", "--unheard-of", "1"], "unheard-of"),
+        (["pretrain", "--data", "nowhere", "--out", "x", "--device", "cpu"], "nowhere"),
+        (["pretrain", "--data", "x", "--out", "x", "--options.mask_ratio", "1.2"], "mask ratio must lie in [0, 1)"),
+        (["pretrain", "--data", "x", "--out", "x", "--encoder.name", "vit_huge"], "vit_huge"),
+        (["pretrain", "--data", "x", "--out", "x", "--device", "cpu", "--precision", "16"], "-p 32"),
+        (["pretrain", "--data", "x", "--out", "x", "--device", "gpu"], "--device cpu"),
+        (["prepare"], "needs a source"),
+        (["prepare", "nih15", "a", "b"], "there is no source called 'nih15'"),
+        (["prepare", "phantom", "nowhere", "out"], "nowhere"),
+        (["report", "nowhere", "--out", "x"], "nowhere"),
+        (["stress", "nowhere", "nowhere", "--out", "x"], "nowhere"),
+        (["predict", "nowhere", "nowhere", "--out", "x"], "nowhere"),
+        (["run", "nowhere.yaml", "--out", "x"], "nowhere.yaml"),
+    ]:  # fmt: skip
+        assert main(words) == 2, words
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1, (words, lines)
+        assert said in lines[0], (words, lines[0])
+
+
+def test_a_stop_is_told_and_has_its_own_exit_code(capsys):
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    assert guarded(stopped) == 130
+    assert "the same command continues" in capsys.readouterr().err
+
+
+def test_a_defect_is_not_taken_for_bad_input():
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        guarded(broken)
+
+
+def test_a_look_alike_is_written_once(tmp_path, capsys):
+    words = ["fake", "mimic-cxr-jpg", str(tmp_path / "mimic"), "--patients", "9", "--size", "64"]
+    assert main(words) == 0
+    assert main(words) == 0
+    assert "nothing to do" in capsys.readouterr().err
+    assert main([*words[:-1], "96"]) == 2
+    assert "size: 64 before, 96 now" in capsys.readouterr().err
+
+
+def test_options_may_come_from_a_file(tmp_path):
+    from chexmsn.recipes.arguments import parse
+
+    file = tmp_path / "options.yaml"
+    file.write_text("data: [a, b]\nout: c\nmethod: mae\noptions: {mask_ratio: 0.6}\nepochs: 7\n")
+    config = parse("pretrain", ["--config", str(file), "--epochs", "8"])
+    assert (config.method, config.options.mask_ratio, config.epochs) == ("mae", 0.6, 8)
+    assert config.data == [Path("a"), Path("b")]
+
+
+def test_errors_in_a_config_file_are_told(tmp_path):
+    from chexmsn.recipes.arguments import parse
+
+    file = tmp_path / "options.yaml"
+    file.write_text("data: [a\n")
+    with pytest.raises(UserError, match="not valid YAML"):
+        parse("pretrain", ["--config", str(file)])

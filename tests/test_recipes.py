@@ -1,0 +1,86 @@
+"""Every recipe is built; a recipe's mistakes are found before its first stage runs."""
+
+from pathlib import Path
+
+import pytest
+
+from chexmsn.core.errors import UserError
+from chexmsn.core.lookup import load
+from chexmsn.methods._base import Setting
+from chexmsn.models.encoder import build_encoder
+from chexmsn.recipes.arguments import parse
+from chexmsn.recipes.recipe import read_recipe, run_recipe
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+FINDINGS = tuple(f"finding {number}" for number in range(14))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_built(path, tmp_path):
+    variables = {"data": str(tmp_path)} if "  data:\n" in path.read_text() else {}
+    encoders = {}
+    for stage in read_recipe(path, tmp_path, variables):
+        config = parse(stage.command, stage.values)
+        if stage.command not in ("pretrain", "train"):
+            continue
+        encoder = config.encoder or encoders[str(config.encoder_from)]
+        encoders[str(config.out)] = encoder
+        setting = Setting(size=encoder.size, batch_size=config.batch_size, findings=FINDINGS, positives=(0.1,) * 14)
+        module = load("chexmsn.methods", config.method)
+        method = module.Method(config.options, build_encoder(encoder), setting)
+        assert {"lr", "weight_decay"} <= set(method.schedules())
+    assert encoders
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_opens_with_command_cost_and_expectation(path):
+    head = path.read_text().split("\nvars:")[0]
+    assert all(line.startswith("#") for line in head.splitlines() if line)
+    for word in ("# command ", "# cost ", "# expected "):
+        assert word in head
+    assert "MEASURED" not in head
+
+
+def test_a_recipe_runs_its_stages_and_passes_over_finished_ones(tmp_path, caplog):
+    caplog.set_level("INFO")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "vars: {patients: 6}\n"
+        "stages:\n"
+        "  - {name: draw, command: fake,\n"
+        "     with: {source: phantom, folder: '${out}/a', patients: '${patients}', size: 64}}\n"
+        "  - {name: pack, command: prepare, with: {source: phantom, folder: '${out}/a', out: '${out}/b', size: 64}}\n"
+    )
+    run_recipe(recipe, tmp_path / "out", {"patients": "5"}, only="draw")
+    assert not (tmp_path / "out" / "b").exists()
+    run_recipe(recipe, tmp_path / "out", {"patients": "5"})
+    assert (tmp_path / "out" / "b" / "pack.json").is_file()
+    caplog.clear()
+    run_recipe(recipe, tmp_path / "out", {"patients": "5"})
+    assert caplog.text.count("nothing to do") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("stages: 3\nextra: 1\n", "not extra"),
+        ("vars: {data: }\nstages: []\n", "--set data="),
+        ("stages: [{name: a, command: fake}]\n", "a stage has name, command and with"),
+        ("stages: [{name: a, command: fly, with: {}}]\n", "stage a: there is no command called 'fly'"),
+        ("stages: [{name: a, command: fake, with: {source: phantom, folder: '${where}'}}]\n", "where"),
+        ("stages: [{name: a, command: fake, with: {source: phantom, folder: x, wings: 2}}]\n", "stage a: "),
+        ("- 1\n", "options by name"),
+    ],
+)
+def test_a_broken_recipe_is_refused_in_one_line(text, said, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    with pytest.raises(UserError, match="(?s).*" + said.replace("{", r"\{")) as error:
+        run_recipe(recipe, tmp_path / "out", {})
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_stage_is_refused(tmp_path):
+    with pytest.raises(UserError, match="has no stage 'fly': it has draw, pack"):
+        run_recipe(RECIPES[0], tmp_path / "out", {}, only="fly")
