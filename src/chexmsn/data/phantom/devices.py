@@ -13,7 +13,7 @@ Device = Callable[[Chest, np.random.Generator], Plane]
 def electrodes(chest: Chest, rng: np.random.Generator) -> Plane:
     """Adhesive ECG electrodes with their cables, lying on the skin."""
     canvas, strokes, pads = chest.canvas, [], chest.canvas.empty()
-    exit_x, exit_y = rng.choice([-1, 1]) * 190, rng.uniform(60, 150)
+    exit_x, exit_y = int(rng.choice([-1, 1])) * 190, rng.uniform(60, 150)
     for _ in range(int(rng.integers(3, 6))):
         x, y = rng.uniform(-115, 115), rng.uniform(-95, 110)
         pads += 0.16 * canvas.ball(x, y, 4.5)
@@ -66,7 +66,7 @@ def central_line(chest: Chest, rng: np.random.Generator) -> Plane:
     if rng.random() < 0.5:
         way = [(-34, top - 75), (-31, top - 10), (-25, top + 35), tip]
     else:
-        side = rng.choice([-1, 1])
+        side = int(rng.choice([-1, 1]))
         way = [
             (side * 195, top + 95),
             (side * 140, top + 22),
@@ -145,4 +145,4 @@ def implant(chest: Chest, severity: float, bedside: bool, rng: np.random.Generat
     weight = np.array([3, 2, 2, 3, 1, 1, 1]) if bedside else np.array([0.5, 0.2, 0.3, 2.0, 3, 2.5, 0.7])
     count = 1 + int(round(severity * (2.5 if bedside else 1.2)))
     for number in rng.choice(len(DEVICES), size=count, replace=False, p=weight / weight.sum()):
-        chest.metal = chest.metal + chest.canvas.blur(DEVICES[number](chest, rng), 0.35)
+        chest.metal = chest.metal + DEVICES[number](chest, rng)

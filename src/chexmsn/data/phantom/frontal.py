@@ -203,8 +203,8 @@ def _breast(canvas: Canvas, frame: Frame, body: Body, side: int) -> Plane:
     radius = 54 + 16 * body.breast
     cx, cy = side * frame.half_width * 0.58, frame.y_at(0.70) + 14 * body.breast
     ball = canvas.ball(cx, cy, radius, 0.95) / (2 * radius)
-    fold = rise(cy + 0.72 * radius - 0.10 * np.abs(canvas.x - cx) - canvas.y, 7)  # above it fades, below it ends
-    return (10 + 34 * body.breast) * ball**1.6 * fold
+    fold = rise(cy + 0.72 * radius - 0.10 * np.abs(canvas.x - cx) - canvas.y, 10)  # above it fades, below it ends
+    return (8 + 24 * body.breast) * ball**1.6 * fold
 
 
 def _bones(canvas: Canvas, frame: Frame, body: Body, study: Visit, broken: Fracture | None) -> Plane:
