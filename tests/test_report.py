@@ -13,13 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chexmsn.core.errors import UserError
+from chexmsn.evaluation import results as evaluation_results
+from chexmsn.evaluation import stress as evaluation_stress
+from chexmsn.evaluation.conditions import pixel_fills, standard_grid
 from chexmsn.report.build import build_report
 from chexmsn.report.conditions import conditions, is_headline
 from chexmsn.report.curves import stage_curves, tidy, training_panels
-from chexmsn.report.results import read_run, read_runs, stack
+from chexmsn.report.results import COLUMNS, SCHEMA, read_run, read_runs, stack
 from chexmsn.report.summary import cautions, order, summary
 from chexmsn.report.tables import Number, by_condition, scores
-from stress_folders import FINDINGS, NO_TOKENS, SMALL, four_runs, write_run
+from stress_folders import FINDINGS, GRID, NO_TOKENS, SMALL, four_runs, write_run
 
 NOTE = "This shows the machinery and is not a ranking of methods."
 FIGURES = ("losses", "missing-regions", "severity", "findings", "pretraining-curves", "training-curves")
@@ -133,7 +136,7 @@ def test_what_the_reader_must_know_is_said(page):
     assert NOTE in page.text
     assert page.text.count(NO_TOKENS) >= 2
     assert "Pleural Other (no positives among 226 labelled images)" in page.text
-    assert "Too few positive patients for an interval: Fracture" in page.text
+    assert "Too few patients with or without the finding for an interval: Fracture" in page.text
     assert "no interval" in page.text
     assert "MAE was trained with Gaussian blur" in page.text
     assert "226 images of 180 patients" in page.text
@@ -192,6 +195,9 @@ def test_names_are_escaped(tmp_path):
 
 
 def test_without_curves_there_is_no_section_of_curves(tmp_path):
+    earlier = tmp_path / "out" / "figures" / "training-curves.png"
+    earlier.parent.mkdir(parents=True)
+    earlier.touch()
     report = build_report(
         [write_run(tmp_path / "run", "CNN", kind="cnn", grid=SMALL, curves=False)], tmp_path / "out", title="T"
     )
@@ -256,6 +262,18 @@ def test_a_model_at_chance_is_called_so(tmp_path):
     assert clean.conclusion == ""
 
 
+def test_where_there_is_no_skill_no_share_of_it_is_told(tmp_path):
+    (_, missing, *_) = summary(read_runs([write_run(tmp_path / "run", "A", clean=0.52)]))
+    assert "too small for a share" in missing.lines[0]
+    assert "above chance." not in missing.lines[0]
+
+
+def test_a_rise_is_not_told_as_a_drop(tmp_path):
+    (_, missing, hard) = summary(read_runs([write_run(tmp_path / "run", "A", fragility=-0.2)]))
+    assert missing.lines[0].startswith("A rises by 0.011 (\u22120.007 to 0.029) to 0.791. The interval")
+    assert hard.lines == ["A is lowered by none of them."]
+
+
 def test_a_collapse_is_called_so(tmp_path):
     (_, missing, *_) = summary(read_runs([write_run(tmp_path / "run", "A", fragility=9)]))
     assert "What is left cannot be told from chance." in missing.lines[0]
@@ -291,6 +309,12 @@ def test_a_bare_record_is_enough(tmp_path):
     (folder / "run.json").write_text('{"schema_version": 1, "kind": "stress", "model": {"name": "MSN"}}')
     report = build_report([folder], tmp_path / "out", title="T")
     assert "not recorded" in report.read_text(encoding="utf-8")
+
+
+def test_the_report_reads_what_the_stress_test_writes():
+    assert list(COLUMNS) == list(evaluation_results.COLUMNS)
+    assert SCHEMA == evaluation_stress.SCHEMA_VERSION
+    assert set(GRID) < {(c.corruption, c.severity) for c in (*standard_grid(), *pixel_fills())}
 
 
 def test_conditions_are_in_the_order_of_the_grid(folders):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_atomic
-from chexmsn.report.conditions import CLEAN, Condition, corruption_title, is_hard, is_headline, is_missing
+from chexmsn.report.conditions import CLEAN, Condition, corruption_title, in_sentence, is_hard, is_headline, is_missing
 from chexmsn.report.curves import pretraining_panels, stage_curves, training_panels
 from chexmsn.report.figures import curves_figure, findings_figure, losses_figure, missing_figure, severity_figure
 from chexmsn.report.results import CURVES, StressRun, read_runs, stack
@@ -55,6 +55,7 @@ def build_report(stress_folders: Sequence[Path], out: Path, *, title: str, note:
         raise UserError(f"{out} is a file and a report is a folder: choose another place for it")
     runs = read_runs(stress_folders)
     plans = plan_figures(runs)
+    _remove_earlier(plans, out)
     plates = [plate for plan in plans if (plate := _write_figure(plan, out / "figures"))]
     numbers = {"results": stack(runs), **{plan.name: plan.numbers for plan in plans if not plan.numbers.empty}}
     for name, table in numbers.items():
@@ -136,10 +137,17 @@ def _hardest(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _absent(rows: pd.DataFrame) -> str:
-    """A sentence for each model that has no curve for a corruption."""
-    gone = rows[rows.status != "ok"].drop_duplicates(["model", "corruption"])
-    told = [f" {corruption_title(r.corruption)}, no curve of {r.model}: {r.status}." for _, r in gone.iterrows()]
-    return "".join(told)
+    """A sentence for each reason why a model has no number somewhere in a figure."""
+    gone = rows[rows.status != "ok"].groupby(["model", "status"], sort=False).corruption.unique()
+    named = {key: listed([in_sentence(corruption_title(name)) for name in names]) for key, names in gone.items()}
+    return "".join(f" No value of {model} for {what}: {why.rstrip('.')}." for (model, why), what in named.items())
+
+
+def _remove_earlier(plans: Sequence[Plan], out: Path) -> None:
+    """Files of an earlier report that had figures which this one lacks would tell of other runs."""
+    for plan in plans:
+        for file in [*out.glob(f"figures/{plan.name}.*"), *out.glob(f"numbers/{plan.name}.*")]:
+            file.unlink()
 
 
 def _write_figure(plan: Plan, folder: Path) -> Plate | None:
@@ -147,6 +155,7 @@ def _write_figure(plan: Plan, folder: Path) -> Plate | None:
     if figure is None:
         return None
     svg = to_svg(figure)
+    figure.set_layout_engine("none")  # the PNG keeps the layout of the SVG
     _write_bytes(folder / f"{plan.name}.svg", svg.encode())
     _write_bytes(folder / f"{plan.name}.png", to_png(figure))
     narrow = to_svg(plan.draw(1))

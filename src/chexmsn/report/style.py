@@ -93,12 +93,14 @@ def keys(labels: Sequence[str]) -> dict[str, Key]:
 
 
 def shorten(text: str, at: int = SHORTEN_AT) -> str:
-    """A name that fits a legend.
+    """A name that fits a legend: its beginning and its end, which is where names of a series differ.
 
-    >>> shorten("a very long name", 7)
-    'a very…'
+    >>> shorten("a very long name", 9)
+    'a ve…name'
     """
-    return text if len(text) <= at else text[: at - 1].rstrip() + "…"
+    if len(text) <= at:
+        return text
+    return f"{text[: at // 2].rstrip()}…{text[len(text) - (at - 1) // 2 :].lstrip()}"
 
 
 def to_svg(figure: Figure) -> str:

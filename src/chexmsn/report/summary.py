@@ -21,8 +21,10 @@ from chexmsn.report.conditions import (
     is_missing,
 )
 from chexmsn.report.results import StressRun, stack
-from chexmsn.report.tables import CHANCE, Number, drop_of, has_number, is_finished, scores
+from chexmsn.report.tables import CHANCE, MACRO, Number, drop_of, has_number, is_finished, scores
 from chexmsn.report.words import HARD_SPACE, listed, percent, three_digits
+
+LEAST_SKILL = 0.05  # AUROC above chance; a share of less is a ratio of noise
 
 
 class Point(NamedTuple):
@@ -88,10 +90,10 @@ def _left_out(runs: Sequence[StressRun]) -> list[str]:
 
 
 def _no_interval(runs: Sequence[StressRun]) -> list[str]:
-    rows = scores(stack(runs), finding=None)
-    bare = rows[(rows.corruption == CLEAN) & (rows.status == "ok") & rows.low.isna()]
-    names = list(dict.fromkeys(bare.finding))
-    return [f"Too few positive patients for an interval: {listed(names)}."] if names else []
+    table = stack(runs)
+    bare = table[(table.metric == "auroc") & (table.corruption == CLEAN) & (table.status == "ok") & table.low.isna()]
+    names = ["the macro AUROC" if name == MACRO else name for name in dict.fromkeys(bare.finding)]
+    return [f"Too few patients with or without the finding for an interval: {listed(names)}."] if names else []
 
 
 def _clean(table: pd.DataFrame, labels: Sequence[str], comparable: bool) -> Point:
@@ -102,7 +104,9 @@ def _clean(table: pd.DataFrame, labels: Sequence[str], comparable: bool) -> Poin
 
 
 def _weak(number: Number) -> str:
-    if not number.low <= CHANCE:
+    if not number.has_interval:
+        return " There is no interval, so how sure this is remains open."
+    if number.low > CHANCE:
         return ""
     return " This cannot be told from chance, so there is nothing that a corruption could take away."
 
@@ -133,14 +137,23 @@ def _way_of_missing(table: pd.DataFrame, label: str) -> str | None:
 
 
 def _drop_sentence(label: str, record: pd.Series) -> str:
-    drop, relative, skill = (drop_of(record, f"{kind}_drop") for kind in ("absolute", "relative", "above_chance"))
-    shares = f"{percent(relative.value)} of its clean value, {percent(skill.value)} of its skill above chance"
-    text = f"{label} {falls(drop)} to {record.value:.3f}: {shares}."
+    drop = drop_of(record, "absolute_drop")
+    text = f"{label} {falls(drop)} to {record.value:.3f}{_shares(record)}."
     if drop.low <= 0 <= drop.high:
         text += " The interval does not tell this from no change."
     if record.low <= CHANCE:
         text += " What is left cannot be told from chance."
     return text
+
+
+def _shares(record: pd.Series) -> str:
+    """The drop as shares, where it is one; of the skill only where there is enough to divide by."""
+    if record.absolute_drop <= 0:
+        return ""
+    relative = f": {percent(record.relative_drop)} of its clean value"
+    if record.value + record.absolute_drop - CHANCE < LEAST_SKILL:
+        return f"{relative}; its skill above chance is too small for a share of it to mean anything"
+    return f"{relative}, {percent(record.above_chance_drop)} of its skill above chance"
 
 
 def _hard(table: pd.DataFrame, labels: Sequence[str]) -> Point:
@@ -152,6 +165,8 @@ def _hard(table: pd.DataFrame, labels: Sequence[str]) -> Point:
 def _extremes(label: str, rows: pd.DataFrame) -> str:
     ordered = rows.sort_values("absolute_drop")
     least, most = ordered.iloc[0], ordered.iloc[-1]
+    if most.absolute_drop <= 0:
+        return f"{label} is lowered by none of them."
     text = f"{label} suffers most from {_name(most)}: it {falls(drop_of(most, 'absolute_drop'))} to {most.value:.3f}"
     if len(ordered) == 1:
         return f"{text}."
@@ -209,10 +224,14 @@ def auroc(number: Number) -> str:
 
 
 def falls(drop: Number) -> str:
-    """A drop in words; a negative one is a rise."""
+    """A drop in words; a negative one is a rise.
+
+    >>> falls(Number(-0.02, -0.03, -0.01))
+    'rises by 0.020 (0.010 to 0.030)'
+    """
     if drop.value < 0:
-        return f"rises by {-drop.value:.3f}" + (f" ({-drop.high:.3f} to {-drop.low:.3f})" if drop.has_interval else "")
-    return f"falls by {drop.value:.3f}{_between(drop)}"
+        return f"rises by {auroc(Number(-drop.value, -drop.high, -drop.low))}"
+    return f"falls by {auroc(drop)}"
 
 
 def _between(number: Number) -> str:
