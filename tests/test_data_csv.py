@@ -136,6 +136,8 @@ def test_another_table_and_none(folder):
     assert len(read(folder, Config(table="mine.csv"))) == 20
     with pytest.raises(UserError, match=r"has no table labels\.csv: name it with the option `table`"):
         read(folder, Config())
+    with pytest.raises(UserError, match="has no table"):
+        read(folder / "images", Config(table="../mine.csv"))
 
 
 @pytest.mark.parametrize(

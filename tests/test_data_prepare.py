@@ -163,9 +163,16 @@ def test_a_full_disk_is_told_and_nothing_is_lost(folder, tmp_path, monkeypatch, 
 
 def test_room_is_checked_before_anything_is_written(folder, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(UserError, match=r"needs .* GB more, but its disk has 0.0 GB free"):
-        pack(folder, tmp_path / "pack")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(UserError, match=r"needs .* GB more, but its disk has 0.0 GB free"):
+            pack(folder, tmp_path / "pack")
+    assert pack(folder, tmp_path / "pack", size=32).size == 32, "nothing was begun, so a smaller size may be chosen"
+
+
+def test_a_place_that_cannot_be_written(folder, tmp_path):
+    with pytest.raises(UserError, match=r"cannot write .*: Not a directory"):
+        pack(folder, folder / "labels.csv" / "pack")
 
 
 def test_an_unfinished_pack_of_another_configuration(folder, tmp_path, monkeypatch):
@@ -193,7 +200,7 @@ def test_what_is_done_is_not_done_again(folder, tmp_path, monkeypatch):
 
 
 SLOW = """
-import logging, sys, time
+import logging, signal, sys, time
 from pathlib import Path
 from chexmsn.data import _partial, prepare
 
@@ -209,6 +216,7 @@ def slowly(file, content):
 
 _partial._write = slowly
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
     prepare.prepare("csv", Path(sys.argv[1]), Path(sys.argv[2]), size=16, workers=2)
 """
 

@@ -41,13 +41,19 @@ class Partial:
         self.size = size
         self.folder = out.with_name(f"{out.name}.partial")
         self.pack = self.folder / "pack"
+        self._request = self.folder / "request.json"
+        self._journal = self.folder / "journal"
         self.notes: list[Note] = []
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the folder for this process; another one that wants it waits."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
+        """Hold the folder for this process; another one that wants it waits. UserError where none can be made."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / "lock").open("w")
+        except OSError as error:
+            raise UserError(f"cannot write {self.folder}: {error.strerror}; choose another place") from None
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -57,24 +63,27 @@ class Partial:
 
     def begin(self, request: Mapping[str, Any]) -> None:
         """Start, or continue where a run with the same request stopped (UserError for another request)."""
-        file = self.folder / "request.json"
-        if not file.exists():
-            self.pack.mkdir(exist_ok=True)
-            (self.pack / IMAGES).write_bytes(_header(0, self.size))
-            (self.folder / "journal").touch()
-            write_json(file, request)
-        elif changes := differences(read_json(file), request):
+        changes = differences(read_json(self._request), request) if self._request.exists() else []
+        if changes and self._journal.stat().st_size:
             raise UserError(
                 f"{self.folder} was begun with another configuration ({'; '.join(changes)}): "
                 "give that one to continue, or delete the folder to start anew"
             )
+        if changes or not self._request.exists():
+            self._start(request)
         self._recover()
 
+    def _start(self, request: Mapping[str, Any]) -> None:
+        self.pack.mkdir(exist_ok=True)
+        (self.pack / IMAGES).write_bytes(_header(0, self.size))
+        self._journal.write_bytes(b"")
+        write_json(self._request, request)
+
     def _recover(self) -> None:
-        lines = (self.folder / "journal").read_bytes().splitlines(keepends=True)
+        lines = self._journal.read_bytes().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith(b"\n")]
         self.notes = [note for line in whole for note in json.loads(line)]
-        os.truncate(self.folder / "journal", sum(map(len, whole)))
+        os.truncate(self._journal, sum(map(len, whole)))
         os.truncate(self.pack / IMAGES, len(_header(0, self.size)) + self.kept * self.size**2)
 
     @property
@@ -86,7 +95,7 @@ class Partial:
         """Add a finished chunk: `pixels` of the images that could be read, a note for each image."""
         with (self.pack / IMAGES).open("ab", buffering=0) as file:
             _write(file, pixels.tobytes())
-        with (self.folder / "journal").open("ab", buffering=0) as file:
+        with self._journal.open("ab", buffering=0) as file:
             _write(file, json.dumps(notes).encode() + b"\n")
         self.notes += notes
 

@@ -55,10 +55,10 @@ def prepare(
 
     Raises UserError for bad input, for another configuration in `out`, and for a full disk.
     """
-    module = lookup.load(SOURCES, source)
+    module, folder = lookup.load(SOURCES, source), Path(folder)
     config = make_config(module, options or {})
     make_chunk = Squares(source, size, fit)
-    table = module.read(Path(folder), config)
+    table = module.read(folder, config)
     request = _request(make_chunk, asdict(config), table)
     partial = Partial(Path(out), size)
     if _is_finished(partial.out, request):
@@ -67,7 +67,7 @@ def prepare(
         if not _is_finished(partial.out, request):  # by another process, in the meantime
             partial.begin(request)
             _append_all(partial, table, make_chunk, workers or os.cpu_count() or 1)
-            _finish(partial, table, request | {"source_folder_name": Path(folder).name}, Path(folder))
+            _finish(partial, table, request | {"source_folder_name": folder.resolve().name}, folder)
     return open_pack(partial.out)
 
 

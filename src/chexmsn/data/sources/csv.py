@@ -92,7 +92,7 @@ def read(folder: Path, config: Config) -> Table:
     """The images of the table. Raises UserError for everything that is not as `config` says."""
     need_folder(folder)
     file = folder / config.table
-    if not file.is_file():
+    if _leads_out(config.table) or not file.is_file():
         raise UserError(f"{folder} has no table {config.table}: name it with the option `table`")
     rows = read_text_table(file, config.columns())
     images = _inside(rows[config.image], file)
@@ -113,10 +113,14 @@ def read(folder: Path, config: Config) -> Table:
 def _inside(names: pd.Series, file: Path) -> pd.Series:
     """The names, once none of them leads out of the folder."""
     for row, name in enumerate(names, start=1):
-        path = PurePosixPath(name)
-        if not name or path.is_absolute() or ".." in path.parts:
+        if not name or _leads_out(name):
             raise UserError(f"{file}: row {row} names the image {name!r}: give a path inside the folder of the table")
     return names
+
+
+def _leads_out(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts
 
 
 def _optional(rows: pd.DataFrame, column: str | None) -> pd.Series:
