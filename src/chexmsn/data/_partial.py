@@ -107,11 +107,10 @@ class Partial:
     def publish(self) -> None:
         """Move the finished pack to its place in one step."""
         self.pack.rename(self.out)
-        self.remove()
 
     def remove(self) -> None:
-        """Delete the work folder."""
-        shutil.rmtree(self.folder)
+        """Delete the work folder, unless another process has."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def check_room(self, images: int) -> None:
         """Raise UserError unless the disk has room for so many images more."""

@@ -68,6 +68,7 @@ def prepare(
             partial.begin(request)
             _append_all(partial, table, make_chunk, workers or os.cpu_count() or 1)
             _finish(partial, table, request | {"source_folder_name": folder.resolve().name}, folder)
+        partial.remove()
     return open_pack(partial.out)
 
 
