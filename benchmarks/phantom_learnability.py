@@ -2,8 +2,8 @@
 
     python benchmarks/phantom_learnability.py --patients 1300 --size 112 --epochs 10 --out learnability.json
 
-About ten minutes on one core at these settings. A label of 1 counts as positive, 0 and blank as negative; -1 is left out.
-Validation patients are not used. The printed table and the JSON file hold AUROC and the number of positives per finding.
+About ten minutes on one core at these settings. A label of 1 counts as positive, 0 and blank as negative, -1 is left
+out; validation patients are not used. The printed table and the JSON file hold AUROC and positives per finding.
 """
 
 import argparse

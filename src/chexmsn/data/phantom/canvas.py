@@ -104,9 +104,9 @@ class Canvas:
         *,
         along: Numbers = 1.0,
     ) -> "Stroke":
-        """A band along a curve: `width` mm across, `thickness` mm deep (a profile over the width, or one number), times `along`.
+        """A band along a curve, `width` mm across and `thickness` (one number or a profile across) times `along` mm deep.
 
-        Where a curve with a third coordinate runs along the beam its material piles up, as it does in a rib's lateral arc.
+        Where a curve with a third coordinate runs along the beam its material piles up, as in a rib's lateral arc.
         """
         width = np.broadcast_to(np.asarray(width, dtype=np.float64), (len(line),))
         tangent = np.gradient(line, axis=0)
@@ -128,7 +128,7 @@ class Canvas:
         return self.splat(np.concatenate([points for points, _ in strokes]), np.concatenate([v for _, v in strokes]))
 
     def polygon(self, *outlines: Points, shades: Sequence[float] = (1.0,), soft: Length = 0.0) -> Plane:
-        """Filled polygons with values from 0 to 1, a later one over an earlier; edges `soft` mm (standard deviation)."""
+        """Filled polygons with values from 0 to 1, later over earlier; edges blurred by `soft` mm."""
         image = Image.new("L", (2 * self.size, 2 * self.size))
         pen = ImageDraw.Draw(image)
         shades = [*shades] * (len(outlines) // len(shades))
@@ -158,19 +158,20 @@ class Canvas:
         return blur(image, sigma / self.pixel)
 
     def look(self, values: Float[ndarray, "k"], start: Length, stop: Length, coordinate: Plane) -> Plane:
-        """`values`, tabulated evenly from `start` to `stop`, at every pixel's coordinate (nearest entry, ends repeated)."""
+        """`values`, tabulated evenly from `start` to `stop`, at each coordinate (nearest, ends repeated)."""
         index = (
             (coordinate - np.float32(start)) * np.float32((len(values) - 1) / (stop - start)) + np.float32(0.5)
         ).astype(np.int32)
         return np.take(values.astype(np.float32), index, mode="clip")
 
-    def texture(self, rng: np.random.Generator, sigma: Length, cell: Length = 1.5) -> Plane:
+    def texture(self, rng: np.random.Generator, sigma: Length) -> Plane:
         """Smooth random field of mean 0 and deviation 1, `sigma` mm wide.
 
-        Drawn on a grid of `cell` mm, so that a picture of another size shows the same field.
+        Drawn on a grid of its own, so that a picture of another size shows the same field.
         """
+        cell = sigma / 1.5
         count = int(np.ceil(self.field / cell))
-        field = blur(rng.standard_normal((count, count), dtype=np.float32), sigma / cell)
+        field = blur(rng.standard_normal((count, count), dtype=np.float32), 1.5)
         picture = Image.fromarray(field / field.std()).resize((self.size, self.size), Image.Resampling.BILINEAR)
         return np.asarray(picture)
 

@@ -40,11 +40,6 @@ class Chest:
     frontal: bool
 
     @property
-    def field(self) -> Plane:
-        """1 where lung is under the beam, 0 elsewhere."""
-        return self.lung * (self.cavity > 0)
-
-    @property
     def air_path(self) -> Plane:
         """Path through the lungs in mm."""
         return np.maximum(self.cavity - self.mediastinum, 0) * self.lung

@@ -143,6 +143,6 @@ DEVICES: tuple[Device, ...] = (
 def implant(chest: Chest, severity: float, bedside: bool, rng: np.random.Generator) -> None:
     """Put one to four devices on and into a chest; the bedside has more wires and tubes."""
     weight = np.array([3, 2, 2, 3, 1, 1, 1]) if bedside else np.array([0.5, 0.2, 0.3, 2.0, 3, 2.5, 0.7])
-    count = 1 + int(round(severity * (2.5 if bedside else 1.2)))
+    count = 1 + round(severity * (2.5 if bedside else 1.2))
     for number in rng.choice(len(DEVICES), size=count, replace=False, p=weight / weight.sum()):
         chest.metal = chest.metal + DEVICES[number](chest, rng)

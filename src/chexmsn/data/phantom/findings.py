@@ -1,4 +1,4 @@
-"""What disease adds to a chest. Each finding is a function of the chest, a severity in (0, 1], a side and its own generator.
+"""What disease adds to a chest: functions of the chest, a severity in (0, 1], a side and a generator of their own.
 
 Findings that change shapes (Cardiomegaly, Enlarged Cardiomediastinum, Fracture, the volume loss of Atelectasis) are
 drawn by the anatomy of the view; here are those that are laid over it.
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from chexmsn.data.phantom.canvas import Plane, Stroke, rise
+from chexmsn.data.phantom.canvas import Stroke, rise
 from chexmsn.data.phantom.chest import Chest
 
 Finding = Callable[[Chest, float, int, np.random.Generator], None]
@@ -44,15 +44,15 @@ def lesion(chest: Chest, severity: float, side: int, rng: np.random.Generator) -
     total = chest.canvas.empty()
     for number in range(1 if severity < 0.6 else int(rng.integers(1, 4))):
         x, y = chest.at(side if number == 0 else -side, rng.uniform(0.22, 0.72), rng.uniform(0.30, 0.78))
-        radius = (6 + 17 * severity) * (1.0 if number == 0 else 0.6)
+        radius = (8 + 17 * severity) * (1.0 if number == 0 else 0.6)
         for _ in range(4):
             shift = rng.normal(0, 0.22 * radius, 2)
             total = np.maximum(total, chest.canvas.ball(x + shift[0], y + shift[1], radius * rng.uniform(0.75, 0.95)))
-    chest.vessels = chest.vessels + 1.35 * chest.canvas.blur(total, 1.0)
+    chest.vessels = chest.vessels + 1.5 * chest.canvas.blur(total, 1.0)
 
 
 def consolidation(chest: Chest, severity: float, side: int, rng: np.random.Generator) -> None:
-    """Consolidation: a lobe or a good part of it turns dense; the bronchi in it stay open and dark; the fissure is a sharp edge."""
+    """Consolidation: much of a lobe turns dense, up to the fissure; the bronchi in it stay open and dark."""
     upper = rng.random() < 0.4
     tilt = rng.uniform(-0.15, 0.15)
     fissure = (chest.height - 0.46) * 200 + tilt * chest.wall + 6 * chest.canvas.texture(rng, 12.0)
@@ -78,7 +78,7 @@ def pneumonia(chest: Chest, severity: float, side: int, rng: np.random.Generator
 
 
 def edema(chest: Chest, severity: float, side: int, rng: np.random.Generator) -> None:
-    """Edema: bat wings of haze around the hila, engorged blurred vessels, cuffed bronchi, Kerley lines at the periphery."""
+    """Edema: bat wings of haze around the hila, engorged blurred vessels, cuffed bronchi, Kerley lines."""
     canvas, wings, strokes = chest.canvas, chest.canvas.empty(), []
     for here, (x, y) in chest.hila.items():
         wings += canvas.glow(x + here * 22 * chest.frontal, y + 14, 36, 48)
@@ -86,8 +86,8 @@ def edema(chest: Chest, severity: float, side: int, rng: np.random.Generator) ->
             height = rng.uniform(0.55, 0.93)
             outer, inner = chest.at(here, height, 0.99), chest.at(here, height, 0.99 - rng.uniform(0.14, 0.22))
             strokes.append(canvas.stroke(canvas.curve([outer, inner]), 1.6, 5.0))
-        for _ in range(4):
-            strokes.append(_ring(chest, x + rng.normal(here * 12, 10), y + rng.normal(5, 14), rng.uniform(3.5, 5.0)))
+        spots = [(rng.normal(here * 12, 10), rng.normal(5, 14), rng.uniform(3.5, 5.0)) for _ in range(4)]
+        strokes += [_ring(chest, x + right, y + down, radius) for right, down, radius in spots]
     reticular = 1 + 0.07 * np.clip(chest.canvas.texture(rng, 2.0), -2, 2)
     haze = reticular * (np.clip(wings, 0, 1.2) * (0.12 + 0.36 * severity) + 0.06 * severity)
     engorged = canvas.blur(chest.vessels, 1.5) * (1.35 + 0.5 * severity)
@@ -129,16 +129,16 @@ def pleural_other(chest: Chest, severity: float, side: int, rng: np.random.Gener
     """Pleural Other: thickened pleura along the wall, a cap over the apex, calcified plaques."""
     low, high = rng.uniform(0.25, 0.4), rng.uniform(0.75, 0.9)
     span = rise((chest.height - low) * 200, 20) * rise((high - chest.height) * 200, 20)
-    band = rise(7 + 9 * severity - chest.wall, 3.0) * span
+    band = rise(8 + 12 * severity - chest.wall, 3.0) * span
     cap = rise(8 + 12 * severity - chest.wall, 4.0) * rise((0.16 - chest.height) * 200, 10)
     thick = np.maximum(band, cap) * chest.side(side)
-    chest.fill(thick * (0.55 + 0.35 * severity))
+    chest.fill(thick * (0.60 + 0.40 * severity))
     plaques = chest.canvas.empty()
     for _ in range(int(2 + 3 * severity)):
         x, y = chest.at(side, rng.uniform(0.35, 0.85), rng.uniform(0.45, 0.92))
         plaques += chest.canvas.glow(x, y, rng.uniform(4, 9), rng.uniform(2.5, 5))
     flecked = np.clip(1 + 0.7 * chest.canvas.texture(rng, 1.5), 0, 2)
-    chest.bone = chest.bone + (1.5 + 4.5 * severity) * np.clip(plaques, 0, 1) * flecked * chest.lung
+    chest.bone = chest.bone + (2.5 + 8.0 * severity) * np.clip(plaques, 0, 1) * flecked * chest.lung
 
 
 FINDINGS: dict[str, Finding] = {
@@ -152,12 +152,3 @@ FINDINGS: dict[str, Finding] = {
     "Pneumothorax": pneumothorax,
     "Pleural Effusion": effusion,
 }
-
-
-def apply(chest: Chest, name: str, severity: float, side: int, rng: np.random.Generator) -> None:
-    """Draw one finding over a chest."""
-    if name in FINDINGS:
-        FINDINGS[name](chest, severity, side, rng)
-
-
-__all__ = ["FINDINGS", "Plane", "apply"]

@@ -10,7 +10,7 @@ from chexmsn.data.phantom.canvas import Canvas, Length, Numbers, Plane, Stroke, 
 from chexmsn.data.phantom.chest import LUNG, Chest
 from chexmsn.data.phantom.people import Body, Fracture, Streams, Visit, fracture_of
 
-# Thickness of bone in mm across a rib and across a clavicle or arm: shells seen from the side; and a plain round profile.
+# Thickness of bone in mm across a rib and across a clavicle or arm: shells seen from the side; a plain round profile.
 RIB = np.array([2.0, 4.2, 2.8, 2.1, 1.9, 1.9, 2.1, 2.8, 4.6, 2.4])
 LONG_BONE = np.array([5.5, 10.5, 7.5, 6.2, 5.8, 5.8, 6.2, 7.5, 10.5, 5.5])
 DOME = np.array([0.0, 0.7, 0.95, 1.0, 0.95, 0.7, 0.0])
@@ -43,9 +43,9 @@ class Frame:
         loss = study.severity("Atelectasis")
         lifted = {side: 10 + 22 * loss if loss and side == study.sides["Atelectasis"] else 0.0 for side in (-1, 1)}
         dome = {-1: dome_right - lifted[-1], 1: dome_right + body.dome_gap - lifted[1]}
-        heart = body.heart * (1.10 if bedside else 1.0) * (1 + 0.42 * study.severity("Cardiomegaly"))
+        heart = body.heart * (1.07 if bedside else 1.0) * (1 + 0.55 * study.severity("Cardiomegaly") ** 0.7)
         grow = 1 + (heart - 1) * rise_line(HEIGHT, 0.45, 0.12)
-        wide = 23 * study.severity("Enlarged Cardiomediastinum") * bump_line(HEIGHT, 0.18, 0.16)
+        wide = 28 * study.severity("Enlarged Cardiomediastinum") ** 0.7 * bump_line(HEIGHT, 0.18, 0.16)
         unfolded = 9 * body.aging * bump_line(HEIGHT, 0.26, 0.05)
         scale = body.half_width / 132
         return cls(
@@ -239,7 +239,7 @@ def _rib(canvas: Canvas, frame: Frame, body: Body, broken: Fracture | None, side
     return [
         canvas.stroke(line[: cut + 1], width[: cut + 1], RIB, along=front[: cut + 1]),
         canvas.stroke(outer, width[cut:], RIB, along=front[cut:]),
-        _callus(canvas, (line[cut, :2] + outer[0, :2]) / 2),
+        _callus(canvas, (line[cut, :2] + outer[0, :2]) / 2, broken),
     ]
 
 
@@ -253,13 +253,13 @@ def _clavicle(canvas: Canvas, frame: Frame, study: Visit, broken: Fracture | Non
     cut = len(line) // 2
     inner = line[:cut] + np.linspace(0, 1, cut)[:, None] ** 2 * np.array([0, -0.7 * broken.step])
     outer = line[cut:] + np.array([-side * 0.8 * broken.step, 1.1 * broken.step])
-    return [*(canvas.stroke(part, 10.5, LONG_BONE) for part in (inner, outer)), _callus(canvas, line[cut])]
+    return [*(canvas.stroke(part, 10.5, LONG_BONE) for part in (inner, outer)), _callus(canvas, line[cut], broken)]
 
 
-def _callus(canvas: Canvas, place: Float[ndarray, "2"]) -> Stroke:
+def _callus(canvas: Canvas, place: Float[ndarray, "2"], broken: Fracture) -> Stroke:
     """New bone round a healing fracture."""
-    line = canvas.curve([place - [8, 0], place + [8, 0]])
-    return canvas.stroke(line, 16.0, 6.0 * DOME, along=np.sin(np.linspace(0, np.pi, len(line))))
+    line = canvas.curve([(place[0] - 11, place[1]), (place[0] + 11, place[1])])
+    return canvas.stroke(line, 18.0, 0.8 * broken.step * DOME, along=np.sin(np.linspace(0, np.pi, len(line))))
 
 
 def _scapula(canvas: Canvas, frame: Frame, study: Visit, side: int) -> tuple[list[tuple[float, float]], list[Stroke]]:
@@ -310,7 +310,6 @@ def _box(x: float, y: float, half: float, tall: float) -> list[tuple[float, floa
 
 def vessel_tree(chest: Chest, body: Body, rng: np.random.Generator) -> Plane:
     """Pulmonary vessels: trees that leave the hila, fork, thin out and stop short of the pleura."""
-    thick = chest.canvas.empty()
     coarse, fine = [], []
     for x, y in chest.hila.values():
         for calibre, drop in ((1.0, 0), (0.75, 6)):  # arteries, and veins that run a little lower
@@ -318,8 +317,7 @@ def vessel_tree(chest: Chest, body: Body, rng: np.random.Generator) -> Plane:
             coarse += branches[:2]
             fine += branches[2:]
     canvas = chest.canvas
-    thick = canvas.blur(canvas.lay(coarse), 1.8) + canvas.blur(canvas.lay(fine), 0.7)
-    return thick
+    return canvas.blur(canvas.lay(coarse), 1.8) + canvas.blur(canvas.lay(fine), 0.7)
 
 
 def _tree(chest: Chest, root: tuple[float, float], calibre: float, rng: np.random.Generator) -> list[Stroke]:

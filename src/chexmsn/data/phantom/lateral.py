@@ -80,7 +80,7 @@ def _body(canvas: Canvas, body: Body, x: Plane, y: Plane, front: Plane, back: Pl
 
 def _mediastinum(canvas: Canvas, body: Body, study: Visit, scale: float, apex: float, base: float) -> Plane:
     """Heart low in front, aortic arch and descending aorta, hila, the tissue round the trachea."""
-    grow = body.heart * (1 + 0.35 * study.severity("Cardiomegaly"))
+    grow = body.heart * (1 + 0.40 * study.severity("Cardiomegaly") ** 0.7)
     wide = study.severity("Enlarged Cardiomediastinum")
     low = base - apex
     u, v = canvas.x + 36 * scale - 14 * (grow - 1), canvas.y - apex - 0.68 * low
@@ -129,7 +129,7 @@ def _bones(canvas: Canvas, body: Body, apex: float, base: float, scale: float, b
     ]
     strokes.append(canvas.stroke(canvas.curve(sternum), 11.0, LONG_BONE))
     blade = canvas.curve([(58, apex + 20), (74, apex + 70), (92, apex + 118)])
-    strokes += [canvas.stroke(blade + [shift, 0], 7.0, LONG_BONE) for shift in (0.0, 9.0)]
+    strokes += [canvas.stroke(blade + np.array([shift, 0.0]), 7.0, LONG_BONE) for shift in (0.0, 9.0)]
     return canvas.lay(strokes) + 22.0 * canvas.polygon(*outlines, shades=(0.65, 1.0, 1.0, 0.35), soft=0.9)
 
 
@@ -153,6 +153,6 @@ def _ribs(canvas: Canvas, body: Body, apex: float, scale: float, broken: Fractur
             if broken and number in (broken.ribs or (4, 5)) and shift == 0.0:
                 cut = len(line) // 2
                 strokes.append(canvas.stroke(line[:cut], 9.0, 0.7 * RIB))
-                line = line[cut:] + [0.0, broken.step]
+                line = line[cut:] + np.array([0.0, broken.step])
             strokes.append(canvas.stroke(line, 9.0, 0.7 * RIB))
     return strokes

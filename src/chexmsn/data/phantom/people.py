@@ -110,13 +110,14 @@ class Visit:
 
 
 SPLITS = ("train", "test", "validate", "train", "train", "test", "train", "train", "train", "train")
-"""Patients are independent draws, so that any fixed pattern is a random split: 70/10/20, whole from three patients on."""
+"""Patients are independent draws, so any fixed pattern is a random split: 70/10/20, each there from three patients on."""
 
 HEALTHY = 5
 """Every deck of patients holds one patient led by each of the 13 findings and this many healthy ones."""
 
-# How often a sick patient has each finding besides the leading one. Rare findings (Fracture, Lung Lesion, Pleural Other,
-# Pneumothorax, Enlarged Cardiomediastinum) are several times as common as in a hospital, for a few hundred patients must do.
+# How often a sick patient has each finding besides the leading one. Rare findings (Fracture, Lung Lesion, Pleural
+# Other, Pneumothorax, Enlarged Cardiomediastinum) are several times as common as in a hospital, for a few hundred
+# patients must do.
 ALSO = {
     "Atelectasis": 0.13, "Cardiomegaly": 0.13, "Consolidation": 0.05, "Edema": 0.08, "Enlarged Cardiomediastinum": 0.06,
     "Fracture": 0.05, "Lung Lesion": 0.05, "Lung Opacity": 0.04, "Pleural Effusion": 0.16, "Pleural Other": 0.05,
@@ -198,8 +199,8 @@ OPACITIES = ("Atelectasis", "Consolidation", "Edema", "Lung Lesion", "Pneumonia"
 def report(seed: int, visit: Visit) -> dict[str, float]:
     """What a reader says of a study: 1 present, 0 denied, -1 uncertain, NaN not mentioned.
 
-    No Finding is 1 when nothing but Support Devices is present or uncertain, and blank otherwise, as CheXpert's labeller
-    has it. Lung Opacity, the umbrella, is never denied beside one of its kinds.
+    No Finding is 1 when nothing but Support Devices is present or uncertain, and blank otherwise, as
+    CheXpert's labeller has it. Lung Opacity, the umbrella, is never denied beside one of its kinds.
     """
     rng = streams(seed, visit.patient)("report", visit.number)
     said = {finding: _said(visit.severity(finding), DENIED[finding], rng.random()) for finding in DRAWN}
@@ -225,8 +226,8 @@ def _said(severity: float, denied: float, chance: float) -> float:
 def fracture_of(visit: Visit, rng: np.random.Generator) -> Fracture | None:
     """What is broken: neighbouring ribs, or a clavicle."""
     severity = visit.severity("Fracture")
-    kind, first, where = rng.random(), int(rng.integers(3, 7)), rng.uniform(0.8, 1.3)
+    kind, first, where = rng.random(), int(rng.integers(3, 6)), rng.uniform(0.8, 1.3)
     if not severity:
         return None
-    ribs = tuple(range(first, first + (4 if severity > 0.5 else 3))) if kind < 0.65 else ()
-    return Fracture(visit.sides["Fracture"], ribs, where, 7 + 9 * severity)
+    ribs = tuple(range(first, first + (5 if severity > 0.5 else 4))) if kind < 0.65 else ()
+    return Fracture(visit.sides["Fracture"], ribs, where, 7 + 11 * severity)
