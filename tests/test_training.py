@@ -96,8 +96,8 @@ def test_a_stopped_run_ends_with_the_same_weights_bit_for_bit(small_pack, tmp_pa
 
 def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(small_pack, tmp_path):
     words = (
-        f"pretrain --data {small_pack} --method msn --encoder.name vit_micro --encoder.size 48 --epochs 3 --batch_size 16 "
-        "--device cpu --options.prototypes 8 --options.head_hidden 16 --options.head_out 8 --options.focal_views 1 "
+        f"pretrain --data {small_pack} --method msn --encoder.name vit_micro --encoder.size 48 --epochs 3 "
+        "--batch_size 16 --device cpu --options.prototypes 8 --options.head_hidden 16 --options.head_out 8 --options.focal_views 1 "
         "--options.focal_size 32 --out"
     ).split()
     command = [
@@ -167,9 +167,16 @@ def test_a_share_of_the_patients_is_nested(small_pack, tmp_path):
     counts = []
     for share in (0.3, 0.6, 1.0):
         config = downstream(
-            small_pack, tmp_path / str(share), "supervised", encoder=ENCODER, epochs=1, batch_size=4, share=share,
+            small_pack,
+            tmp_path / str(share),
+            "supervised",
+            encoder=ENCODER,
+            epochs=1,
+            batch_size=4,
+            share=share,
             findings=("Support Devices",),
-        )  # fmt: skip
+            validate_split=None,
+        )
         counts.append(RunFolder(train(config)).record["data"])
     assert counts[0]["patients"] < counts[1]["patients"] < counts[2]["patients"]
 
@@ -206,8 +213,8 @@ def test_half_precision_on_a_cpu_is_refused_with_the_remedy(name):
 def test_two_processes_take_the_steps_of_one(small_pack, tmp_path):
     script = "import sys; from chexmsn.cli.main import main; sys.exit(main(sys.argv[1:]))"
     words = (
-        f"pretrain --data {small_pack} --method mae --encoder.name vit_micro --encoder.size 48 --epochs 1 --batch_size 16 "
-        f"--device cpu --devices 2 --options.lr 0.001 --out {tmp_path / 'two'}"
+        f"pretrain --data {small_pack} --method mae --encoder.name vit_micro --encoder.size 48 --epochs 1 "
+        f"--batch_size 16 --device cpu --devices 2 --options.lr 0.001 --out {tmp_path / 'two'}"
     ).split()
     file = tmp_path / "go.py"
     file.write_text(script)

@@ -79,9 +79,13 @@ _MEANING = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan, "smooth": 0.7}
 class Policy:
     """What a label of -1 (uncertain) and a blank one (not mentioned) count as.
 
-    `zeros`: absent, `ones`: present, `ignore`: left out for that image, `smooth`: a target of 0.7.
-    `per_finding` overrides `uncertain` for single findings. The default is the published one: both
-    count as absent.
+    `zeros`: absent, `ones`: present, `ignore`: left out for that image, `smooth`: a target of 0.7. The
+    default is the published one: both count as absent.
+
+    Attributes:
+        uncertain: what -1 counts as (zeros, ones, ignore or smooth).
+        blank: what a blank counts as (zeros or ignore).
+        per_finding: other words than `uncertain` for single findings.
     """
 
     uncertain: Uncertain = "zeros"

@@ -122,14 +122,13 @@ class AbstractMethod(nn.Module, ABC):
     def corruptions_seen(self) -> list[dict[str, object]]:
         """Every corruption that training shows, ready for JSON: those asked for, dropped patches, blurred views."""
         plan = self.corruption()
-        dropped = [{"corruption": "tokens-removed", "share": self.config.mask_ratio}]
-        blurred = [
-            {"corruption": "gaussian-blur", "views": group.name, **dataclasses.asdict(group.blur)}
-            for group in self.views()
-            if group.blur
-        ]
-        drops = self.uses_mask_ratio and self.config.mask_ratio > 0
-        return ([] if plan is None else plan.describe()) + (dropped if drops else []) + blurred
+        seen = [] if plan is None else plan.describe()
+        if self.uses_mask_ratio and self.config.mask_ratio > 0:
+            seen.append({"corruption": "tokens-removed", "share": self.config.mask_ratio})
+        for group in self.views():
+            if group.blur:
+                seen.append({"corruption": "gaussian-blur", "views": group.name, **dataclasses.asdict(group.blur)})
+        return seen
 
     def corrupted(self, images: Images, draws: Draws) -> Images:
         """The images as training shows them: corrupted where that was asked for. `draws` has a key per image."""

@@ -46,7 +46,13 @@ def _shared_flags(description: str) -> Flags:
     flags.add_argument("-d", "--data-dir", type=Path, required=True, help="a MIMIC-CXR-JPG folder, or a pack")
     flags.add_argument("-b", "--batch-size", type=int, default=128, help="images per step, over all devices")
     flags.add_argument("--pm", type=truth, default=True, help="pinned memory")
-    flags.add_argument("-w", "--workers", type=int, default=0, help="processes that decode and read images")
+    flags.add_argument(
+        "-w",
+        "--workers",
+        type=int,
+        default=0,
+        help="processes that decode images while packing; training reads the pack from memory",
+    )
     flags.add_argument("--lr", type=float, default=1e-4, help="learning rate at its peak")
     flags.add_argument("--wd", type=float, default=1e-3, help="weight decay")
     flags.add_argument("--ngpus", type=int, default=1, help="number of devices")
@@ -155,11 +161,12 @@ def _run_values(given: argparse.Namespace, out: Path) -> dict[str, Any]:
 def pack_of(folder: Path, workers: int) -> Path:
     """The pack behind `-d`: the folder itself, or the one packed from a raw MIMIC-CXR-JPG folder, once, into a cache.
 
-    The cache is `$CHEXMSN_CACHE`, or `~/.cache/chexmsn`.
+    All view positions are packed, as the published code takes them. The cache is `$CHEXMSN_CACHE`, or
+    `~/.cache/chexmsn`.
     """
     if (folder / "pack.json").is_file():
         return folder
     cache = Path(os.environ.get("CHEXMSN_CACHE", Path.home() / ".cache" / "chexmsn"))
     name = f"mimic-cxr-jpg-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]}"
     log.info("%s is packed once into %s", folder, cache / name)
-    return prepare("mimic-cxr-jpg", folder, cache / name, workers=workers or 1).folder
+    return prepare("mimic-cxr-jpg", folder, cache / name, options={"views": "all"}, workers=workers or 1).folder

@@ -69,10 +69,8 @@ class Feed(L.LightningDataModule):
         process = {"process": self.trainer.global_rank, "processes": self.trainer.world_size}
         return self._loader(self.training, epoch=self.trainer.current_epoch, shuffle=True, drop_last=True, **process)
 
-    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+    def val_dataloader(self) -> DataLoader[Batch]:
         """Every process sees the whole validation split: it is small, and nothing has to be gathered."""
-        if self.validation is None:
-            return []
         return self._loader(self.validation, epoch=0, shuffle=False, drop_last=False)
 
     def _loader(self, part: Part, **how: Any) -> DataLoader[Batch]:
@@ -88,13 +86,15 @@ def fit(run: RunFolder, config: RunConfig, loop: Loop, feed: Feed, callbacks: Se
     """
     run.update(status="running")
     with lightning_told_once(), interruptible():
-        trainer = _trainer(run, config, callbacks, on)
+        trainer = _trainer(run, config, callbacks, on, limit_val_batches=0 if feed.validation is None else 1.0)
         trainer.fit(loop, datamodule=feed, ckpt_path=run.checkpoint if run.checkpoint.is_file() else None)
     if trainer.is_global_zero:
         run.update(status="finished", epochs_done=trainer.current_epoch)
 
 
-def _trainer(run: RunFolder, config: RunConfig, callbacks: Sequence[Callback], on: RunsOn) -> L.Trainer:
+def _trainer(
+    run: RunFolder, config: RunConfig, callbacks: Sequence[Callback], on: RunsOn, **settings: Any
+) -> L.Trainer:
     curves = [History(run.path / "history.csv"), ProgressLine(f"{run.path.name} ({config.method})")]
     logs = run.path / "logs"
     return L.Trainer(
@@ -105,6 +105,7 @@ def _trainer(run: RunFolder, config: RunConfig, callbacks: Sequence[Callback], o
         max_epochs=config.epochs,
         callbacks=[*callbacks, *curves, KeepLast(run.checkpoint)],
         logger=[CSVLogger(logs, name="csv"), TensorBoardLogger(logs, name="tensorboard", version="")],
+        **settings,
         log_every_n_steps=10,
         default_root_dir=run.path,
         reload_dataloaders_every_n_epochs=1,  # every epoch has its own order
@@ -130,6 +131,8 @@ def lightning_told_once() -> Iterator[None]:
         # reading a pack is copying memory: worker processes do not make it faster
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+        # a probe keeps its encoder in evaluation mode on purpose
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         # short epochs are logged once, at their end
         warnings.filterwarnings("ignore", message=".*The number of training batches .* is smaller than the logging.*")
         yield

@@ -22,6 +22,7 @@ from chexmsn.data.collection import Collection
 from chexmsn.data.pack import Pack, open_pack
 from chexmsn.data.splits import share_of_patients
 from chexmsn.methods._base import AbstractMethod, Setting
+from chexmsn.metrics.ranking import both_classes
 from chexmsn.models.artefact import load_encoder, provenance_of
 from chexmsn.models.encoder import Encoder, EncoderConfig, build_encoder
 from chexmsn.training.callbacks import KeepBest, KeepClassifier, KeepEncoder
@@ -53,15 +54,15 @@ def pretrain(config: PretrainConfig) -> Path:
     module.Method.check(config.options, config.encoder, config.encoder.size, config.batch_size)
     packs = [open_pack(path) for path in config.data]
     images = Collection(packs, config.train_splits)
+    held_out = _validation(packs, config)
+    feed = Feed(config, Part.whole(images), None if held_out is None else Part.whole(held_out))
     setting = Setting(size=config.encoder.size, batch_size=config.batch_size, dataset_mean=images.mean)
     with seeded(config.seed):
         method = module.Method(config.options, build_encoder(config.encoder), setting)
+    loop = PretrainingLoop(method, **_course(config, len(images)), identity=_identity(config, config.encoder))
     run = open_run(config.out, "pretraining", asked(config), facts(method, images, np.arange(len(images)), on))
     if run.finished:
         return _already(run)
-    held_out = _validation(packs, config)
-    feed = Feed(config, Part.whole(images), None if held_out is None else Part.whole(held_out))
-    loop = PretrainingLoop(method, **_course(config, len(images)), identity=_identity(config, config.encoder))
     keep = KeepEncoder(run.path / "encoder", {"pretraining": _summary(run)})
     fit(run, config, loop, feed, [keep, *_patience(config, "validation/loss", "min")], on)
     return run.path
@@ -79,9 +80,11 @@ def train(config: TrainConfig) -> Path:
     module.Method.check(config.options, encoder.config, encoder.config.size, config.batch_size)
     packs = [open_pack(path) for path in config.data]
     images = Collection(packs, config.train_splits)
-    rows = share_of_patients(images.patients, config.share, config.seed)
+    rows = share_of_patients(images.patients.tolist(), config.share, config.seed)
     findings = findings_to_learn(config, images, rows)
     targets = images.labels(findings, config.labels)
+    held_out = _validation(packs, config)
+    validation = None if held_out is None else _judged_on(held_out, findings, config)
     setting = Setting(
         size=encoder.config.size,
         batch_size=config.batch_size,
@@ -91,13 +94,11 @@ def train(config: TrainConfig) -> Path:
     )
     with seeded(config.seed):
         method = module.Method(config.options, encoder, setting)
+    loop = ClassifierLoop(method, **_course(config, len(rows)), identity=_identity(config, encoder.config, findings))
     about = facts(method, images, rows, on) | {"findings": findings}
     run = open_run(config.out, "training", asked(config), about)
     if run.finished:
         return _already(run)
-    held_out = _validation(packs, config)
-    validation = None if held_out is None else Part.whole(held_out, held_out.labels(findings, config.labels))
-    loop = ClassifierLoop(method, **_course(config, len(rows)), identity=_identity(config, encoder.config, findings))
     keep = (KeepClassifier if validation is None else KeepBest)(run.path / "classifier", _lineage(run, config))
     stop = _patience(config, "validation/macro_auroc", "max")
     fit(run, config, loop, Feed(config, Part(images, rows, targets), validation), [keep, *stop], on)
@@ -196,7 +197,21 @@ def _validation(packs: Sequence[Pack], config: RunConfig) -> Collection | None:
     return None if config.validate_split is None else Collection(packs, (config.validate_split,))
 
 
+def _judged_on(held_out: Collection, findings: tuple[str, ...], config: TrainConfig) -> Part:
+    targets = held_out.labels(findings, config.labels)
+    if not both_classes(targets).any():
+        raise UserError(
+            f"the split {config.validate_split!r} has positive and negative labels of none of {', '.join(findings)}: "
+            "choose another validate_split, or null for none"
+        )
+    return Part.whole(held_out, targets)
+
+
 def _course(config: RunConfig, images: int) -> dict[str, int]:
+    if images < config.batch_size:
+        raise UserError(
+            f"a batch of {config.batch_size} images cannot be drawn from {images}: choose a smaller batch_size"
+        )
     return {"seed": config.seed, "steps_per_epoch": images // config.batch_size, "epochs": config.epochs}
 
 
