@@ -65,15 +65,15 @@ def test_size_changes_the_sampling_and_not_the_patient():
 
 
 GOLDEN = {
-    0: [80.2, 76.3, 48.2, 47.6, 116.9, 108.1],
-    1: [87.8, 76.4, 57.7, 62.8, 110.8, 119.9],
+    0: [80.2, 76.3, 48.4, 47.5, 117.1, 108.0],
+    1: [87.7, 76.3, 58.2, 62.4, 110.7, 119.6],
     5: [83.9, 74.0, 63.3, 65.8, 102.8, 103.7],
 }
 
 
 @pytest.mark.parametrize(("patient", "expected"), GOLDEN.items())
 def test_the_drawing_is_that_of_its_version(patient, expected):
-    """Mean, deviation and means of the quarters of three pictures. Who changes the drawing raises `phantom.VERSION` too."""
+    """Mean, deviation and means of the quarters of three pictures. A new drawing is a new `phantom.VERSION`."""
     image = picture(Spec(0, SIZE, patient, 0, 0)).astype(float)
     quarters = image.reshape(2, SIZE // 2, 2, SIZE // 2).mean((1, 3)).ravel()
     np.testing.assert_allclose([image.mean(), image.std(), *quarters], expected, atol=1.0)
@@ -129,8 +129,8 @@ def test_a_finding_changes_the_picture_where_it_should(finding):
 def test_a_fracture_moves_bone_and_nothing_else():
     for patient in range(4):
         change = attenuation("Fracture", patient, "PA") - attenuation(None, patient, "PA")
-        assert 0.1 < np.abs(change).max() < 1.5
-        assert (np.abs(change) > 0.02).mean() < 0.08
+        assert 0.2 < np.abs(change).max() < 1.5
+        assert (np.abs(change) > 0.02).mean() < 0.12
 
 
 @pytest.mark.parametrize("view", ["PA", "AP", "LATERAL"])

@@ -97,8 +97,8 @@ def test_a_stopped_run_ends_with_the_same_weights_bit_for_bit(small_pack, tmp_pa
 def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(small_pack, tmp_path):
     words = (
         f"pretrain --data {small_pack} --method msn --encoder.name vit_micro --encoder.size 48 --epochs 3 "
-        "--batch_size 16 --device cpu --options.prototypes 8 --options.head_hidden 16 --options.head_out 8 --options.focal_views 1 "
-        "--options.focal_size 32 --out"
+        "--batch_size 16 --device cpu --options.prototypes 8 --options.head_hidden 16 --options.head_out 8 "
+        "--options.focal_views 1 --options.focal_size 32 --out"
     ).split()
     command = [
         sys.executable,

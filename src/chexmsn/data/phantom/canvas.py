@@ -104,7 +104,7 @@ class Canvas:
         *,
         along: Numbers = 1.0,
     ) -> "Stroke":
-        """A band along a curve, `width` mm across and `thickness` (one number or a profile across) times `along` mm deep.
+        """A band along a curve, `width` mm across, `thickness` (a number or a profile across) times `along` mm deep.
 
         Where a curve with a third coordinate runs along the beam its material piles up, as in a rib's lateral arc.
         """

@@ -12,9 +12,8 @@ from PIL import Image
 
 from chexmsn.data.phantom.canvas import Plane, blur
 
-QUANTA_PER_MM2 = (
-    31_000 * 2.5 * 0.6 / 0.12
-)  # at the open beam: the reference dose holds behind a patient of transmission 0.12
+QUANTA_PER_MM2 = 31_000 * 2.5 * 0.6 / 0.12
+"""In the open beam; the reference dose is what reaches the detector through 12 % transmission."""
 
 OPEN_BEAM = 0.9
 """Less attenuation than this is air beside the patient, not lung."""

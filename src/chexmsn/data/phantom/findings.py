@@ -129,14 +129,14 @@ def pleural_other(chest: Chest, severity: float, side: int, rng: np.random.Gener
     """Pleural Other: thickened pleura along the wall, a cap over the apex, calcified plaques."""
     low, high = rng.uniform(0.25, 0.4), rng.uniform(0.75, 0.9)
     span = rise((chest.height - low) * 200, 20) * rise((high - chest.height) * 200, 20)
-    band = rise(8 + 12 * severity - chest.wall, 3.0) * span
+    band = rise(10 + 14 * severity - chest.wall, 3.0) * span
     cap = rise(8 + 12 * severity - chest.wall, 4.0) * rise((0.16 - chest.height) * 200, 10)
     thick = np.maximum(band, cap) * chest.side(side)
     chest.fill(thick * (0.60 + 0.40 * severity))
     plaques = chest.canvas.empty()
-    for _ in range(int(2 + 3 * severity)):
+    for _ in range(int(3 + 4 * severity)):
         x, y = chest.at(side, rng.uniform(0.35, 0.85), rng.uniform(0.45, 0.92))
-        plaques += chest.canvas.glow(x, y, rng.uniform(4, 9), rng.uniform(2.5, 5))
+        plaques += chest.canvas.glow(x, y, rng.uniform(5, 10), rng.uniform(3, 6))
     flecked = np.clip(1 + 0.7 * chest.canvas.texture(rng, 1.5), 0, 2)
     chest.bone = chest.bone + (2.5 + 8.0 * severity) * np.clip(plaques, 0, 1) * flecked * chest.lung
 

@@ -234,12 +234,12 @@ def _rib(canvas: Canvas, frame: Frame, body: Body, broken: Fracture | None, side
     )  # thin and partly cartilage towards the breast bone
     if broken is None or side != broken.side or number not in broken.ribs:
         return [canvas.stroke(line, width, RIB, along=front)]
-    cut = int(np.searchsorted(phi, broken.where))
+    cut = int(np.searchsorted(phi, broken.where + 0.10 * np.sin(2.4 * number)))
     outer = line[cut:] + np.array([side * 0.4, 1.0, 0]) * broken.step
     return [
         canvas.stroke(line[: cut + 1], width[: cut + 1], RIB, along=front[: cut + 1]),
         canvas.stroke(outer, width[cut:], RIB, along=front[cut:]),
-        _callus(canvas, (line[cut, :2] + outer[0, :2]) / 2, broken),
+        callus(canvas, (line[cut, :2] + outer[0, :2]) / 2, broken),
     ]
 
 
@@ -248,18 +248,22 @@ def _clavicle(canvas: Canvas, frame: Frame, study: Visit, broken: Fracture | Non
     shape = [(0.14, 8), (0.36, 2), (0.62, -15), (0.88, -27), (1.12, -27)]
     line = canvas.curve([(side * part * frame.half_width, y0 + drop) for part, drop in shape])
     width = np.interp(np.linspace(0, 1, len(line)), [0, 0.15, 0.5, 1], [15, 11, 10, 12.0])
-    if broken is None or broken.ribs or side != broken.side:
+    if broken is None or not broken.clavicle or side != broken.side:
         return [canvas.stroke(line, width, LONG_BONE)]
     cut = len(line) // 2
     inner = line[:cut] + np.linspace(0, 1, cut)[:, None] ** 2 * np.array([0, -0.7 * broken.step])
     outer = line[cut:] + np.array([-side * 0.8 * broken.step, 1.1 * broken.step])
-    return [*(canvas.stroke(part, 10.5, LONG_BONE) for part in (inner, outer)), _callus(canvas, line[cut], broken)]
+    return [*(canvas.stroke(part, 10.5, LONG_BONE) for part in (inner, outer)), callus(canvas, line[cut], broken)]
 
 
-def _callus(canvas: Canvas, place: Float[ndarray, "2"], broken: Fracture) -> Stroke:
-    """New bone round a healing fracture."""
-    line = canvas.curve([(place[0] - 11, place[1]), (place[0] + 11, place[1])])
-    return canvas.stroke(line, 18.0, 0.8 * broken.step * DOME, along=np.sin(np.linspace(0, np.pi, len(line))))
+def callus(canvas: Canvas, place: Float[ndarray, "2"], broken: Fracture) -> Stroke:
+    """New bone round a healing fracture: a spindle of points on a golden-angle spiral, thickest in the middle."""
+    count = max(60, int(700 / canvas.pixel**2))
+    k = (np.arange(count) + 0.5) / count
+    angle = np.arange(count) * np.pi * (3 - np.sqrt(5))
+    points = place + np.sqrt(k)[:, None] * np.stack([13 * np.cos(angle), 9 * np.sin(angle)], axis=1)
+    volume = 1.2 * broken.step * (1 - k) * np.pi * 13 * 9 / count
+    return points, volume
 
 
 def _scapula(canvas: Canvas, frame: Frame, study: Visit, side: int) -> tuple[list[tuple[float, float]], list[Stroke]]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from chexmsn.data.phantom.canvas import Canvas, Plane, Stroke, rise
 from chexmsn.data.phantom.chest import LUNG, Chest
-from chexmsn.data.phantom.frontal import DOME, LONG_BONE, RIB, vessel_tree
+from chexmsn.data.phantom.frontal import DOME, LONG_BONE, RIB, callus, vessel_tree
 from chexmsn.data.phantom.people import Body, Fracture, Streams, Visit, fracture_of
 
 # The cavity's outline: height in the lung, x of its front and back in mm for a chest of 160 mm depth.
@@ -150,9 +150,9 @@ def _ribs(canvas: Canvas, body: Body, apex: float, scale: float, broken: Fractur
                     (front + 16, start + drop),
                 ]
             )
-            if broken and number in (broken.ribs or (4, 5)) and shift == 0.0:
+            if broken and number in broken.ribs and shift == 0.0:
                 cut = len(line) // 2
-                strokes.append(canvas.stroke(line[:cut], 9.0, 0.7 * RIB))
+                strokes += [canvas.stroke(line[:cut], 9.0, 0.7 * RIB), callus(canvas, line[cut], broken)]
                 line = line[cut:] + np.array([0.0, broken.step])
             strokes.append(canvas.stroke(line, 9.0, 0.7 * RIB))
     return strokes

@@ -80,10 +80,11 @@ def body_of(seed: int, patient: int) -> Body:
 
 @dataclass(frozen=True)
 class Fracture:
-    """Broken ribs (numbers from the top) or, without any, a broken clavicle."""
+    """Broken ribs (numbers from the top), and perhaps the clavicle of that side."""
 
     side: int
     ribs: tuple[int, ...]
+    clavicle: bool
     where: float  # angle round the chest in radians, 0 at the spine
     step: float  # displacement in mm
 
@@ -110,7 +111,7 @@ class Visit:
 
 
 SPLITS = ("train", "test", "validate", "train", "train", "test", "train", "train", "train", "train")
-"""Patients are independent draws, so any fixed pattern is a random split: 70/10/20, each there from three patients on."""
+"""Patients are independent draws, so any fixed pattern is a random split: 70/10/20, all there from three patients."""
 
 HEALTHY = 5
 """Every deck of patients holds one patient led by each of the 13 findings and this many healthy ones."""
@@ -120,7 +121,7 @@ HEALTHY = 5
 # patients must do.
 ALSO = {
     "Atelectasis": 0.13, "Cardiomegaly": 0.13, "Consolidation": 0.05, "Edema": 0.08, "Enlarged Cardiomediastinum": 0.06,
-    "Fracture": 0.05, "Lung Lesion": 0.05, "Lung Opacity": 0.04, "Pleural Effusion": 0.16, "Pleural Other": 0.05,
+    "Fracture": 0.08, "Lung Lesion": 0.06, "Lung Opacity": 0.04, "Pleural Effusion": 0.16, "Pleural Other": 0.07,
     "Pneumonia": 0.06, "Pneumothorax": 0.05, "Support Devices": 0.25,
 }  # fmt: skip
 TOGETHER = {
@@ -224,10 +225,10 @@ def _said(severity: float, denied: float, chance: float) -> float:
 
 
 def fracture_of(visit: Visit, rng: np.random.Generator) -> Fracture | None:
-    """What is broken: neighbouring ribs, or a clavicle."""
+    """What is broken: a row of ribs, in a third of the patients the clavicle too."""
     severity = visit.severity("Fracture")
-    kind, first, where = rng.random(), int(rng.integers(3, 6)), rng.uniform(0.8, 1.3)
+    clavicle, first, where = bool(rng.random() < 0.35), int(rng.integers(3, 5)), rng.uniform(0.6, 1.0)
     if not severity:
         return None
-    ribs = tuple(range(first, first + (5 if severity > 0.5 else 4))) if kind < 0.65 else ()
-    return Fracture(visit.sides["Fracture"], ribs, where, 7 + 11 * severity)
+    ribs = tuple(range(first, first + (6 if severity > 0.5 else 4)))
+    return Fracture(visit.sides["Fracture"], ribs, clavicle, where, 7 + 11 * severity)
