@@ -104,7 +104,6 @@ class AbstractMethod(nn.Module, ABC):
     kind: ClassVar[Literal["pretraining", "classifier"]]
     uses_mask_ratio: ClassVar[bool]
     needs_pretraining: ClassVar[bool] = False
-    needs_pretraining: ClassVar[bool] = False
     config: Any
 
     @classmethod

@@ -70,8 +70,6 @@ class Method(AbstractClassifierMethod):
 
     needs_pretraining = True
 
-    needs_pretraining = True
-
     @classmethod
     def check(cls, config: Config, encoder: EncoderConfig, size: int, batch_size: int) -> None:
         super().check(config, encoder, size, batch_size)

@@ -45,8 +45,6 @@ class Method(AbstractClassifierMethod):
 
     needs_pretraining = True
 
-    needs_pretraining = True
-
     def __init__(self, config: Config, encoder: Encoder, setting: Setting) -> None:
         norm = nn.BatchNorm1d(encoder.width, affine=False, eps=1e-6) if config.batch_norm else None
         super().__init__(config, encoder.requires_grad_(False), setting, norm)

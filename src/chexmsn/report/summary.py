@@ -1,7 +1,7 @@
 """What the numbers say, in plain words, and where they say nothing.
 
 Two intervals that do not meet tell two models apart; two that overlap leave it open (a paired
-comparison on shared resamples is sharper, and belongs to `chexmsn compare`, not to this report).
+comparison on shared resamples would be sharper; this report makes none).
 """
 
 from collections.abc import Iterable, Sequence

@@ -107,17 +107,16 @@ class KeepBest(Callback):
     Its state is part of the checkpoint to resume from, so a resumed run still knows what it has to beat.
     """
 
-    def __init__(self, folder: Path, provenance: dict[str, Any], min_delta: float = 0.0):
+    def __init__(self, folder: Path, provenance: dict[str, Any]):
         self.folder = folder
         self.provenance = provenance
-        self.min_delta = min_delta
         self.best: float | None = None
 
     def on_validation_end(self, trainer: L.Trainer, loop: ClassifierLoop) -> None:
         if trainer.sanity_checking:
             return
         score = trainer.callback_metrics["validation/macro_auroc"].item()
-        if self.best is not None and not score > self.best + self.min_delta:
+        if self.best is not None and not score > self.best:
             return
         self.best = score
         logits, labels = loop.validated()

@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import platform
-import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -82,9 +81,3 @@ def open_run(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[st
     about = {"schema": SCHEMA, "status": "new", "started": started, "versions": versions()}
     write_json(path / "run.json", about | asked | plain(facts))
     return folder
-
-
-def copy_history(run: Path, target: Path) -> None:
-    """Copy a run's training curve, if it has one."""
-    if (run / "history.csv").is_file():
-        shutil.copyfile(run / "history.csv", target)
