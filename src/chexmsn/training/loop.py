@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chexmsn.core.batch import Batch, to_images
-from chexmsn.core.draws import Draws
+from chexmsn.core.draws import Draws, key_of
 from chexmsn.core.shapes import Labels
 from chexmsn.methods._base import AbstractMethod, Step
 from chexmsn.metrics.ranking import auroc
@@ -73,10 +73,10 @@ class Loop(L.LightningModule):
         for name, value in schedule.items():
             self.log(f"schedule/{name}", value, on_epoch=True, on_step=False)
 
-    def on_train_epoch_start(self) -> None:
-        # Dropout and stochastic depth draw from torch's own generator: start it anew each epoch, so that a resumed
-        # run draws what the uninterrupted one draws.
-        torch.manual_seed(Draws.of(self.seed, torch.tensor([self.current_epoch])).stream("torch").keys.item())
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        # Dropout and stochastic depth draw from torch's own generator: start it anew at each step, so that a resumed
+        # run draws what the uninterrupted one draws. (Lightning does not announce the first epoch after a resume.)
+        torch.manual_seed(key_of("torch", self.seed, self.global_step, self.global_rank))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         prefixes = {module: f"{name}." for name, module in self.named_modules()}
