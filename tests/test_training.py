@@ -122,6 +122,29 @@ def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(small_pack, tmp_pat
     assert same(weights(whole), weights(killed))
 
 
+def test_a_terminated_run_is_no_success(small_pack, tmp_path, monkeypatch):
+    from chexmsn.methods.mae import Method
+
+    step = Method.step
+
+    def terminated(self, *arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Method, "step", terminated)
+    config = pretraining(small_pack, tmp_path / "run", "mae")
+    with pytest.raises(SystemExit, match="143"):
+        pretrain(config)
+    assert not RunFolder(config.out).finished
+
+
+def test_a_run_that_diverges_says_so_and_keeps_nothing_of_it(small_pack, tmp_path):
+    config = pretraining(small_pack, tmp_path / "run", "simsiam")
+    with pytest.raises(UserError, match="diverged in epoch 1"):
+        pretrain(replace(config, options=replace(config.options, lr=1e30)))
+    assert not (config.out / "encoder").exists() and not RunFolder(config.out).finished
+
+
 def test_a_finished_run_is_left_alone_and_another_configuration_refused(small_pack, tmp_path):
     config = pretraining(small_pack, tmp_path / "run", epochs=1)
     pretrain(config)
@@ -160,8 +183,12 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(small_pack, tmp_path)
         small_pack, tmp_path / "run", "supervised", encoder=ENCODER, epochs=6, patience=1, min_delta=0.9
     )
     run = train(config)
+    RunFolder(run).update(status="running")  # as if it had been killed before it could say that it is done
+    before = weights(run)
+    train(config)
     assert len(pd.read_csv(run / "history.csv")) == 2
-    assert RunFolder(run).finished
+    assert same(before, weights(run))
+    assert RunFolder(run).record["status"] == "finished" and RunFolder(run).record["epochs_done"] == 2
 
 
 def test_a_share_of_the_patients_is_nested(small_pack, tmp_path):

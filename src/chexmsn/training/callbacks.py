@@ -6,9 +6,10 @@ from typing import Any
 
 import lightning as L
 import pandas as pd
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from tqdm import tqdm
 
+from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_atomic
 from chexmsn.metrics.thresholds import choose_thresholds
 from chexmsn.models.artefact import save_classifier, save_encoder
@@ -27,6 +28,30 @@ class KeepLast(Checkpoint):
         if trainer.is_global_zero:
             partial.replace(self.path)
         trainer.strategy.barrier()
+
+
+class StopEarly(EarlyStopping):
+    """Ends a run that no longer improves; one that was killed between its last epoch and its end goes no further."""
+
+    def on_train_start(self, trainer: L.Trainer, loop: Loop) -> None:
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
+
+class StayFinite(Callback):
+    """Ends a run whose weights are no longer numbers, before they are judged or kept."""
+
+    def on_validation_start(self, trainer: L.Trainer, loop: Loop) -> None:
+        self._check(trainer, loop)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, loop: Loop) -> None:
+        self._check(trainer, loop)
+
+    def _check(self, trainer: L.Trainer, loop: Loop) -> None:
+        if not all(weight.isfinite().all() for weight in loop.method.parameters()):
+            raise UserError(
+                f"training diverged in epoch {trainer.current_epoch + 1}, its weights are no longer numbers: "
+                "choose a smaller learning rate or another precision, and a new --out"
+            )
 
 
 class KeepEncoder(Callback):

@@ -15,17 +15,21 @@ from jaxtyping import Float32, Int64
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from chexmsn.core.batch import Batch
 from chexmsn.core.device import choose_device
+from chexmsn.core.errors import UserError
 from chexmsn.data.collection import Collection
 from chexmsn.data.loader import loader
-from chexmsn.training.callbacks import History, KeepLast, ProgressLine
+from chexmsn.training.callbacks import History, KeepLast, ProgressLine, StayFinite
 from chexmsn.training.config import RunConfig
 from chexmsn.training.loop import Loop
 from chexmsn.training.precision import choose_precision
 from chexmsn.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,10 @@ class RunsOn:
     def choose(cls, config: RunConfig) -> "RunsOn":
         """What was asked for, if this machine can serve it. Raises UserError, with the remedy, if not."""
         device = choose_device(config.device)
+        if device.type == "cuda" and config.devices > torch.cuda.device_count():
+            raise UserError(
+                f"{config.devices} GPUs were asked for and torch sees {torch.cuda.device_count()}: take fewer"
+            )
         return cls(device, choose_precision(config.precision, device), config.devices)
 
 
@@ -83,12 +91,18 @@ def fit(run: RunFolder, config: RunConfig, loop: Loop, feed: Feed, callbacks: Se
 
     Raises:
         KeyboardInterrupt: stopped by Ctrl-C; the last finished epoch is kept.
+        SystemExit: stopped by SIGTERM; likewise.
+        UserError: training diverged.
     """
     run.update(status="running")
     with lightning_told_once(), interruptible():
         trainer = _trainer(run, config, callbacks, on, limit_val_batches=0 if feed.validation is None else 1.0)
         trainer.fit(loop, datamodule=feed, ckpt_path=run.checkpoint if run.checkpoint.is_file() else None)
     if trainer.is_global_zero:
+        if trainer.current_epoch < config.epochs:
+            log.info(
+                "%s: no improvement, stopped after %d of %d epochs", run.path, trainer.current_epoch, config.epochs
+            )
         run.update(status="finished", epochs_done=trainer.current_epoch)
 
 
@@ -103,7 +117,7 @@ def _trainer(
         strategy="ddp" if on.devices > 1 else "auto",
         precision=on.precision,
         max_epochs=config.epochs,
-        callbacks=[*callbacks, *curves, KeepLast(run.checkpoint)],
+        callbacks=[StayFinite(), *callbacks, *curves, KeepLast(run.checkpoint)],
         logger=[CSVLogger(logs, name="csv"), TensorBoardLogger(logs, name="tensorboard", version="")],
         **settings,
         log_every_n_steps=10,
@@ -140,13 +154,16 @@ def lightning_told_once() -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C arrive as KeyboardInterrupt: Lightning turns it into an exit and leaves it ignored."""
+    """Tell what stopped a run: Lightning makes an exit of Ctrl-C and leaves it ignored, and a success of SIGTERM."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
+        if isinstance(error, SIGTERMException):
+            log.warning("stopped by SIGTERM: the last finished epoch is kept, and the same command continues")
+            raise SystemExit(128 + signal.SIGTERM) from None
         raise
     finally:
         signal.signal(signal.SIGINT, handler)

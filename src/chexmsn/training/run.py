@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Int64
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback
 
 from chexmsn.core.draws import key_of
 from chexmsn.core.errors import UserError
@@ -25,7 +25,7 @@ from chexmsn.methods._base import AbstractMethod, Setting
 from chexmsn.metrics.ranking import both_classes
 from chexmsn.models.artefact import load_encoder, provenance_of
 from chexmsn.models.encoder import Encoder, EncoderConfig, build_encoder
-from chexmsn.training.callbacks import KeepBest, KeepClassifier, KeepEncoder
+from chexmsn.training.callbacks import KeepBest, KeepClassifier, KeepEncoder, StopEarly
 from chexmsn.training.config import EXECUTION, PretrainConfig, RunConfig, TrainConfig
 from chexmsn.training.engine import Feed, Part, RunsOn, fit
 from chexmsn.training.loop import ClassifierLoop, PretrainingLoop
@@ -98,6 +98,7 @@ def train(config: TrainConfig) -> Path:
     about = facts(method, images, rows, on) | {"findings": findings}
     run = open_run(config.out, "training", asked(config), about)
     if run.finished:
+        copy_curves(config.encoder_from, run)
         return _already(run)
     keep = (KeepClassifier if validation is None else KeepBest)(run.path / "classifier", _lineage(run, config))
     stop = _patience(config, "validation/macro_auroc", "max")
@@ -222,4 +223,5 @@ def _identity(config: RunConfig, encoder: EncoderConfig, findings: Sequence[str]
 def _patience(config: RunConfig, monitor: str, mode: str) -> list[Callback]:
     if config.patience is None:
         return []
-    return [EarlyStopping(monitor, min_delta=config.min_delta, patience=config.patience, mode=mode)]
+    how = {"patience": config.patience, "min_delta": config.min_delta, "mode": mode}
+    return [StopEarly(monitor, check_finite=False, **how)]
