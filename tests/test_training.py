@@ -15,6 +15,7 @@ import torch
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.lookup import load
+from chexmsn.data.labels import Policy
 from chexmsn.models.artefact import load_classifier, load_encoder
 from chexmsn.models.encoder import EncoderConfig
 from chexmsn.training.config import PretrainConfig, TrainConfig
@@ -153,6 +154,26 @@ def test_a_finished_run_is_left_alone_and_another_configuration_refused(small_pa
     assert (config.out / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
     with pytest.raises(UserError, match=r"seed: 0 before, 1 now"):
         pretrain(replace(config, seed=1))
+
+
+def test_a_run_does_not_go_on_with_other_data(small_pack, tmp_path):
+    config = pretraining(small_pack, tmp_path / "run", "mae", epochs=1)
+    run = RunFolder(pretrain(config))
+    run.update(data=run.record["data"] | {"fingerprint": "of another pack"})
+    with pytest.raises(UserError, match=r"data\.fingerprint: \"of another pack\" before"):
+        pretrain(config)
+
+
+def test_what_a_kill_leaves_of_a_record_is_no_foreign_file(small_pack, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.json.x7.json").write_text("{")
+    assert RunFolder(pretrain(pretraining(small_pack, tmp_path / "run", "mae", epochs=1))).finished
+
+
+def test_smooth_labels_are_learnt_and_not_judged_by(small_pack, tmp_path):
+    config = downstream(small_pack, tmp_path / "run", "supervised", encoder=ENCODER, epochs=1)
+    run = train(replace(config, labels=Policy(uncertain="smooth")))
+    assert pd.read_csv(run / "history.csv")["validation/macro_auroc"].between(0, 1).all()
 
 
 def test_a_foreign_folder_is_refused(small_pack, tmp_path):

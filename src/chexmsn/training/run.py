@@ -200,6 +200,7 @@ def _validation(packs: Sequence[Pack], config: RunConfig) -> Collection | None:
 
 def _judged_on(held_out: Collection, findings: tuple[str, ...], config: TrainConfig) -> Part:
     targets = held_out.labels(findings, config.labels)
+    targets[(targets != 0) & (targets != 1)] = np.nan  # a smooth label ranks nothing
     if not both_classes(targets).any():
         raise UserError(
             f"the split {config.validate_split!r} has positive and negative labels of none of {', '.join(findings)}: "

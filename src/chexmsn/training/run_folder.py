@@ -58,7 +58,7 @@ class RunFolder:
 def open_run(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[str, Any]) -> RunFolder:
     """The run folder at `path`: a new one, or the one of an earlier start of the same command.
 
-    `config` is compared with what is recorded; `facts` (data, device) is only recorded.
+    `config` and the fingerprint of the data are compared with what is recorded; the other `facts` are only recorded.
 
     Raises:
         UserError: the folder holds something else, or a run of another configuration (with the differences).
@@ -66,18 +66,29 @@ def open_run(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[st
     folder = RunFolder(path)
     asked = {"kind": kind, "config": plain(config)}
     if (path / "run.json").is_file():
-        recorded = {name: folder.record.get(name) for name in asked}
-        if changes := differences(recorded, asked):
+        if changes := differences(_identity(folder.record), _identity(asked | plain(facts))):
             shown = [change.removeprefix("config.") for change in changes]
             raise UserError(
                 f"{path} holds a run of another configuration ({'; '.join(shown)}): "
                 "choose another --out, or remove the folder"
             )
         return folder
-    if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
+    if path.exists() and not _is_empty(path):
         raise UserError(f"{path} is there already and is no run folder (it has no run.json): choose another --out")
     path.mkdir(parents=True, exist_ok=True)
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     about = {"schema": SCHEMA, "status": "new", "started": started, "versions": versions()}
     write_json(path / "run.json", about | asked | plain(facts))
     return folder
+
+
+def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What two starts of one run have in common."""
+    return {name: record.get(name) for name in ("kind", "config")} | {
+        "data.fingerprint": record.get("data", {}).get("fingerprint")
+    }
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a folder holds nothing but what a kill leaves of a record that was being written."""
+    return path.is_dir() and all(file.name.startswith(".run.json.") for file in path.iterdir())
