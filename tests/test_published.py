@@ -15,6 +15,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.models.artefact import load_classifier, load_encoder
 from chexmsn.recipes.arguments import run_command
 from chexmsn.recipes.published import pretrain_as_published, train_as_published
+from chexmsn.recipes.recipe import read_stages
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "mimic-cxr-corrected.yaml"
@@ -26,6 +27,7 @@ TRAIN = (
     "downstream-trainer.py --tm 'transformer' -d $DATA_DIR --ckpt $CKPT_DIR --dp 1.0 -b 128 --pm True -w 24 --mr 0.15 "
     "-c 14 --lr 0.0001 --wd 0.001 -f False --ngpus 1 --acc 'gpu' -e 100 -p 32 --esd 0.0001"
 )
+TINY = ["--encoder", "vit_micro", "--size", "64"]
 SMALL = ["-b", "16", "--pm", "False", "-w", "1", "--acc", "cpu", "-e", "1", "-p", "32", "--esd", "0.0001"]
 
 
@@ -52,7 +54,8 @@ def words(command: str, mimic: Path, checkpoint: Path = Path()) -> list[str]:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens on a machine without a GPU")
 @pytest.mark.parametrize("command", [PRETRAIN, TRAIN])
-def test_word_for_word_without_a_gpu_it_says_so_and_names_the_remedy(command, mimic, small_run, tmp_path):
+def test_word_for_word_without_a_gpu_it_says_so_and_names_the_remedy(command, mimic, small_run, tmp_path, cache):
+    cached = list(cache.iterdir())
     done = subprocess.run(
         [sys.executable, *words(str(ROOT / command), mimic, small_run.encoder)],
         cwd=tmp_path,
@@ -63,6 +66,7 @@ def test_word_for_word_without_a_gpu_it_says_so_and_names_the_remedy(command, mi
     last = done.stderr.strip().splitlines()[-1]
     assert "GPU" in last and "--acc cpu" in last
     assert not list(tmp_path.iterdir())
+    assert list(cache.iterdir()) == cached  # nothing is packed for a run that cannot be
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +119,23 @@ def test_downstream_training(freeze, pretrained, mimic, tmp_path):
     assert load_classifier(tmp_path / "run").findings
 
 
+def test_what_no_flag_says_the_recipe_decides(pretrained, mimic, tmp_path):
+    stages = read_stages(RECIPE)
+    pretrain_as_published(["-d", str(mimic), *SMALL, *TINY, "--out", str(tmp_path / "msn")], RECIPE)
+    flags = ["-d", str(mimic), "--ckpt", str(pretrained), *SMALL, "--out", str(tmp_path / "classifier")]
+    train_as_published(flags, RECIPE)
+    for run, stage in (("msn", "pretrain"), ("classifier", "train")):
+        options = json.loads((tmp_path / run / "run.json").read_text())["config"]["options"]
+        assert {name: options[name] for name in stages[stage].values["options"]} == stages[stage].values["options"]
+    assert json.loads((tmp_path / "msn" / "run.json").read_text())["config"]["options"]["weight_decay_final"] == 0.4
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
         (["--tm", "cnn"], "holds a transformer"),
         (["-c", "13"], "has 14 findings"),
+        (["--encoder", "vit_tiny"], "unrecognized arguments: --encoder"),
         (["--dp", "0"], "share"),
         (["-f", "maybe"], "takes True or False"),
         (["--ckpt", "nowhere"], "nowhere"),

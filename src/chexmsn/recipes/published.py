@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from chexmsn.core.device import choose_device
 from chexmsn.core.errors import UserError
 from chexmsn.core.lookup import names
 from chexmsn.data.pack import open_pack
@@ -20,6 +21,7 @@ from chexmsn.models.artefact import load_encoder
 from chexmsn.models.encoder import Encoder
 from chexmsn.recipes.arguments import run_command
 from chexmsn.recipes.recipe import read_stages
+from chexmsn.training.precision import choose_precision
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +55,8 @@ def _shared_flags(description: str) -> Flags:
         default=0,
         help="processes that decode images while packing; training reads the pack from memory",
     )
-    flags.add_argument("--lr", type=float, default=1e-4, help="learning rate at its peak")
-    flags.add_argument("--wd", type=float, default=1e-3, help="weight decay")
+    flags.add_argument("--lr", type=float, help="learning rate at its peak")
+    flags.add_argument("--wd", type=float, help="weight decay")
     flags.add_argument("--ngpus", type=int, default=1, help="number of devices")
     flags.add_argument("--acc", choices=sorted(DEVICES), default="auto", help="gpu, cpu or auto")
     flags.add_argument("-e", "--epochs", type=int, default=100)
@@ -62,8 +64,6 @@ def _shared_flags(description: str) -> Flags:
     flags.add_argument("--esd", type=float, default=1e-4, help="smallest improvement that early stopping counts")
     flags.add_argument("--patience", type=int, default=10, help="epochs without it before stopping")
     flags.add_argument("--seed", type=int, default=0)
-    flags.add_argument("--encoder", help="another encoder than the recipe's, for example vit_tiny")
-    flags.add_argument("--size", type=int, help="another image size than the recipe's, in pixels")
     flags.add_argument("--out", type=Path, help="run folder (default: runs/<what it is>)")
     return flags
 
@@ -75,10 +75,12 @@ def pretrain_as_published(words: Sequence[str], recipe: Path) -> None:
     flags.add_argument("-m", "--method", choices=methods, default="msn")
     flags.add_argument("--mr", type=float, help="the method's mask ratio")
     flags.add_argument("--pn", type=int, help="number of prototypes (msn)")
+    flags.add_argument("--encoder", help="another encoder than the recipe's, for example vit_tiny")
+    flags.add_argument("--size", type=int, help="another image size than the recipe's, in pixels")
     given = flags.parse_args(words)
     stage = read_stages(recipe)["pretrain"]
     options = dict(stage.values["options"]) if given.method == stage.values["method"] else {}
-    options |= {"lr": given.lr, "weight_decay": given.wd, **_method_options(given)}
+    options |= _known(lr=given.lr, weight_decay=given.wd) | _method_options(given)
     encoder = dict(stage.values["encoder"]) | _known(name=given.encoder, size=given.size)
     values = _run_values(given, out=given.out or Path("runs") / f"{given.method}-{encoder['name']}")
     run_command("pretrain", values | {"method": given.method, "options": options, "encoder": encoder})
@@ -90,7 +92,7 @@ def train_as_published(words: Sequence[str], recipe: Path) -> None:
     flags.add_argument("--tm", choices=("transformer", "cnn"), default="transformer", help="kind of the encoder")
     flags.add_argument("--ckpt", type=Path, required=True, help="pretraining run, encoder folder or checkpoint")
     flags.add_argument("--dp", type=float, default=1.0, help="share of the training patients")
-    flags.add_argument("--mr", type=float, default=0.0, help="share of the patches dropped while fine-tuning")
+    flags.add_argument("--mr", type=float, help="share of the patches dropped while fine-tuning")
     flags.add_argument("-c", "--classes", type=int, default=14, help="number of findings; must be that of the data")
     flags.add_argument("-f", "--freeze", type=truth, default=False, help="freeze the encoder: a linear probe")
     given = flags.parse_args(words)
@@ -99,12 +101,12 @@ def train_as_published(words: Sequence[str], recipe: Path) -> None:
     stage = read_stages(recipe)["train"]
     method = "linear-probe" if given.freeze else "fine-tune"
     options = dict(stage.values["options"]) if method == stage.values["method"] else {}
-    options |= {"lr": given.lr, "weight_decay": given.wd}
-    if method == "fine-tune" and encoder.kind == "transformer":
-        options |= {"mask_ratio": given.mr}
-    elif given.mr:
-        reason = "a frozen encoder sees whole images" if given.freeze else "a CNN has no tokens to drop"
-        log.info("--mr %s is not used: %s", given.mr, reason)
+    options |= _known(lr=given.lr, weight_decay=given.wd, mask_ratio=given.mr)
+    if given.freeze or encoder.kind == "cnn":
+        options["mask_ratio"] = 0.0
+        if given.mr:
+            reason = "a frozen encoder sees whole images" if given.freeze else "a CNN has no tokens to drop"
+            log.info("--mr %s is not used: %s", given.mr, reason)
     values = _run_values(given, out=given.out or Path("runs") / f"{method}-{given.ckpt.resolve().name}")
     values |= {"method": method, "options": options, "encoder_from": str(given.ckpt), "share": given.dp}
     _check_classes(given.classes, Path(values["data"][0]))
@@ -124,7 +126,9 @@ def _check_kind(given: argparse.Namespace, encoder: Encoder) -> None:
 
 
 def _method_options(given: argparse.Namespace) -> dict[str, Any]:
-    options: dict[str, Any] = {"weight_decay_final": None} if given.method == "msn" else {}  # --wd is one value
+    options: dict[str, Any] = {}
+    if given.wd is not None and given.method == "msn":
+        options["weight_decay_final"] = None  # --wd is one value
     if given.mr is not None:
         if given.method == "simsiam":
             log.info("--mr %s is not used: simsiam has no mask", given.mr)
@@ -143,6 +147,7 @@ def _known(**values: Any) -> dict[str, Any]:
 
 
 def _run_values(given: argparse.Namespace, out: Path) -> dict[str, Any]:
+    choose_precision(given.precision, choose_device(DEVICES[given.acc]))  # packing takes hours: refuse before it
     return {
         "data": [str(pack_of(given.data_dir, given.workers))],
         "out": str(out),
