@@ -69,6 +69,14 @@ def test_word_for_word_without_a_gpu_it_says_so_and_names_the_remedy(command, mi
     assert list(cache.iterdir()) == cached  # nothing is packed for a run that cannot be
 
 
+def test_the_script_tells_what_is_not_used(tmp_path):
+    flags = ["-m", "simsiam", "-d", str(tmp_path), "--mr", "0.3", "--acc", "cpu", "-p", "16"]
+    done = subprocess.run([sys.executable, ROOT / "ssl-trainer.py", *flags], capture_output=True, text=True)
+    assert done.returncode == 2
+    told, refused = done.stderr.strip().splitlines()
+    assert "--mr 0.3 is not used" in told and "-p 32" in refused
+
+
 @pytest.fixture(scope="module")
 def pretrained(mimic, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "msn"

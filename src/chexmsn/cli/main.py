@@ -35,12 +35,12 @@ Every command can be stopped and started again: what was finished is kept. Nothi
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 2 bad input, 130 stopped by Ctrl-C."""
     words = list(sys.argv[1:] if words is None else words)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     return guarded(lambda: _run(words))
 
 
 def guarded(work) -> int:
-    """Call `work` and turn what a user can mend into one line and an exit code."""
+    """Call `work` with our log on stderr, and turn what a user can mend into one line and an exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
         work()
     except UserError as error:
