@@ -23,10 +23,18 @@ def test_the_help_tells_the_whole_story_without_loading_torch():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_every_command_has_an_example(command, capsys):
-    assert main([command, *(["csv"] if command == "prepare" else []), "--help"]) == 0
-    said = capsys.readouterr().out
-    assert f"    chexmsn {command} " in said
-    assert "usage:" in said
+    for asks in ("--help", "-h"):
+        assert main([command, asks]) == 0
+        said = capsys.readouterr().out
+        assert f"    chexmsn {command} " in said
+        assert "usage:" in said
+
+
+def test_options_may_stand_before_the_source():
+    from chexmsn.recipes.arguments import parse
+
+    config = parse("prepare", ["--workers", "2", "csv", "a", "b", "--options.table", "t.csv"])
+    assert (config.workers, config.source, config.options.table) == (2, "csv", "t.csv")
 
 
 def test_every_option_is_explained(capsys):
@@ -107,5 +115,8 @@ def test_errors_in_a_config_file_are_told(tmp_path):
 
     file = tmp_path / "options.yaml"
     file.write_text("data: [a\n")
+    with pytest.raises(UserError, match="not valid YAML"):
+        parse("pretrain", ["--config", str(file)])
+    file.write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(UserError, match="not valid YAML"):
         parse("pretrain", ["--config", str(file)])

@@ -75,7 +75,7 @@ def _run(words: list[str]) -> None:
 def _print_help(name: str, words: list[str]) -> None:
     from chexmsn.recipes.arguments import command_parser
 
-    parser = command_parser(name, words)
+    parser = command_parser(name, [*words, "--help"])
     print(f"{parser.format_usage()}\n{_docstrings()[name]}\n")
     print(parser.format_help().split("\n\n", 1)[-1])
 

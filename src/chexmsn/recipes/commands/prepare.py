@@ -7,7 +7,7 @@ Sources: csv, mimic-cxr-jpg, phantom. Their options are --options.<name>; `chexm
 shows those of csv. The same command continues after a stop; images that cannot be read are listed in left_out.csv.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,23 @@ class Config:
     workers: int | None = None
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """Which options a source has is not known before it is named."""
+
+
 def parser(values: Mapping[str, Any]) -> ArgumentParser:
     """The options of packing and of the chosen source."""
-    source = values.get("source") or next((word for word in values.get("", []) if word), None)
-    if source is None:
+    source = values.get("source") or _named(values.get("", []))
+    if source is None and "help" not in values:
         raise UserError(f"chexmsn prepare needs a source: one of {', '.join(names(SOURCES))}")
-    return dataclass_parser(
-        "prepare", Config, {"options": load(SOURCES, source).Config}, positional=["source", "folder", "out"]
-    )
+    options = NoOptions if source is None else load(SOURCES, source).Config
+    return dataclass_parser("prepare", Config, {"options": options}, positional=["source", "folder", "out"])
+
+
+def _named(words: Sequence[str]) -> str | None:
+    """The source among words of which some may be the values of options."""
+    return next((word for word in words if word.replace("_", "-") in names(SOURCES)), next(iter(words), None))
 
 
 def run(arguments: Any) -> Pack:
