@@ -28,7 +28,7 @@ TRAIN = (
     "-c 14 --lr 0.0001 --wd 0.001 -f False --ngpus 1 --acc 'gpu' -e 100 -p 32 --esd 0.0001"
 )
 TINY = ["--encoder", "vit_micro", "--size", "64"]
-SMALL = ["-b", "16", "--pm", "False", "-w", "1", "--acc", "cpu", "-e", "1", "-p", "32", "--esd", "0.0001"]
+SMALL = ["-b", "16", "--pm", "True", "-w", "1", "--acc", "cpu", "-e", "1", "-p", "32", "--esd", "0.0001"]
 
 
 @pytest.fixture(scope="module")

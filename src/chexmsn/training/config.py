@@ -31,7 +31,7 @@ class RunConfig:
         device: auto, cpu or gpu.
         devices: how many of them; each gets its share of the batch.
         workers: processes that read images; 0 reads in the main process, enough for a pack in memory.
-        pin_memory: copy through pinned memory, faster on a GPU.
+        pin_memory: copy through pinned memory, faster on a GPU; without effect on a CPU.
         seed: every random decision follows from it.
     """
 

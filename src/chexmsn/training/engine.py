@@ -83,7 +83,8 @@ class Feed(L.LightningDataModule):
 
     def _loader(self, part: Part, **how: Any) -> DataLoader[Batch]:
         c = self.config
-        return loader(*part, batch_size=c.batch_size, seed=c.seed, workers=c.workers, pin_memory=c.pin_memory, **how)
+        pin_memory = c.pin_memory and self.trainer.strategy.root_device.type == "cuda"  # there is nothing to copy to
+        return loader(*part, batch_size=c.batch_size, seed=c.seed, workers=c.workers, pin_memory=pin_memory, **how)
 
 
 def fit(run: RunFolder, config: RunConfig, loop: Loop, feed: Feed, callbacks: Sequence[Callback], on: RunsOn) -> None:
@@ -115,6 +116,8 @@ def _trainer(
         accelerator={"cuda": "gpu"}.get(on.device.type, on.device.type),
         devices=on.devices,
         strategy="ddp" if on.devices > 1 else "auto",
+        # a batch has the same statistics on however many GPUs (torch has this for GPUs alone)
+        sync_batchnorm=on.devices > 1 and on.device.type == "cuda",
         precision=on.precision,
         max_epochs=config.epochs,
         callbacks=[StayFinite(), *callbacks, *curves, KeepLast(run.checkpoint)],
