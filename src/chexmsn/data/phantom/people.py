@@ -231,4 +231,4 @@ def fracture_of(visit: Visit, rng: np.random.Generator) -> Fracture | None:
     if not severity:
         return None
     ribs = tuple(range(first, first + (6 if severity > 0.5 else 4)))
-    return Fracture(visit.sides["Fracture"], ribs, clavicle, where, 7 + 11 * severity)
+    return Fracture(visit.sides["Fracture"], ribs, clavicle, where, 11 + 7 * severity)
