@@ -11,7 +11,8 @@ from chexmsn.models.encoder import build_encoder
 from chexmsn.recipes.arguments import parse
 from chexmsn.recipes.recipe import read_recipe, run_recipe
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+ROOT = Path(__file__).parents[1] / "recipes"
+RECIPES = sorted(ROOT.glob("*.yaml"))
 FINDINGS = tuple(f"finding {number}" for number in range(14))
 
 
@@ -70,6 +71,9 @@ def test_a_recipe_runs_its_stages_and_passes_over_finished_ones(tmp_path, caplog
         ("stages: [{name: a, command: fake, with: {source: phantom, folder: '${where}'}}]\n", "where"),
         ("stages: [{name: a, command: fake, with: {source: phantom, folder: x, wings: 2}}]\n", "stage a: "),
         ("- 1\n", "options by name"),
+        ("stages: 3\n", "stages a list"),
+        ("stages: [draw]\n", "a stage has name, command and with"),
+        ("stages: [{name: a, command: fake, with: }]\n", "a stage has name, command and with"),
     ],
 )
 def test_a_broken_recipe_is_refused_in_one_line(text, said, tmp_path):
@@ -79,6 +83,11 @@ def test_a_broken_recipe_is_refused_in_one_line(text, said, tmp_path):
         run_recipe(recipe, tmp_path / "out", {})
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_value_that_is_no_yaml_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"--set patients=\[1"):
+        run_recipe(ROOT / "demo.yaml", tmp_path / "out", {"patients": "[1"})
 
 
 def test_an_unknown_stage_is_refused(tmp_path):

@@ -223,11 +223,12 @@ def test_a_share_of_the_patients_is_nested(small_pack, tmp_path):
             epochs=1,
             batch_size=4,
             share=share,
-            findings=("Support Devices",),
+            findings=("support_devices",),
             validate_split=None,
         )
         counts.append(RunFolder(train(config)).record["data"])
     assert counts[0]["patients"] < counts[1]["patients"] < counts[2]["patients"]
+    assert load_classifier(config.out).findings == ("Support Devices",)
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(small_pack, small_run, tmp_path):

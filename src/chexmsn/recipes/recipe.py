@@ -41,13 +41,11 @@ def read_recipe(path: Path, out: Path, variables: Mapping[str, str]) -> list[Sta
     Raises:
         UserError: no such file, not a recipe, an unknown variable or one without a value.
     """
-    content = read_yaml(path)
-    if unknown := set(content) - {"vars", "stages"}:
-        raise UserError(f"{path} is no recipe: a recipe has vars and stages, not {', '.join(sorted(unknown))}")
+    content = _content(path)
     known = content.get("vars") or {}
     if unknown := set(variables) - set(known):
         raise UserError(f"{path} has no variable {', '.join(sorted(unknown))}: it has {', '.join(known) or 'none'}")
-    given = {name: yaml.safe_load(text) for name, text in variables.items()}
+    given = {name: _value(name, text) for name, text in variables.items()}
     filled = {name: value for name, value in (known | given).items() if value is not None}
     if missing := [name for name in known if name not in filled]:
         raise UserError(
@@ -58,13 +56,30 @@ def read_recipe(path: Path, out: Path, variables: Mapping[str, str]) -> list[Sta
 
 def read_stages(path: Path) -> dict[str, Stage]:
     """The stages of a recipe by name, variables left as they are written."""
-    stages = [_stage(path, stage, None) for stage in read_yaml(path).get("stages") or []]
+    stages = [_stage(path, stage, None) for stage in _content(path).get("stages") or []]
     return {stage.name: stage for stage in stages}
 
 
-def _stage(path: Path, stage: Mapping[str, Any], variables: Mapping[str, Any] | None) -> Stage:
-    if set(stage) != {"name", "command", "with"}:
-        raise UserError(f"{path}: a stage has name, command and with, and this one has {', '.join(map(str, stage))}")
+def _content(path: Path) -> dict[str, Any]:
+    content = read_yaml(path)
+    if unknown := set(content) - {"vars", "stages"}:
+        named = ", ".join(sorted(map(str, unknown)))
+        raise UserError(f"{path} is no recipe: a recipe has vars and stages, not {named}")
+    if not isinstance(content.get("vars") or {}, dict) or not isinstance(content.get("stages") or [], list):
+        raise UserError(f"{path} is no recipe: vars are values by name, and stages a list")
+    return content
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {name}={text}: the value is not valid YAML, put it in quotes of its own") from None
+
+
+def _stage(path: Path, stage: Any, variables: Mapping[str, Any] | None) -> Stage:
+    if not isinstance(stage, dict) or set(stage) != {"name", "command", "with"} or not isinstance(stage["with"], dict):
+        raise UserError(f"{path}: a stage has name, command and with (options by name), and this one is {stage}")
     values = stage["with"] if variables is None else _fill(stage["with"], variables, path)
     return Stage(stage["name"], stage["command"], values)
 

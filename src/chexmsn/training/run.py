@@ -19,6 +19,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.lookup import load, names
 from chexmsn.core.record import differences
 from chexmsn.data.collection import Collection
+from chexmsn.data.labels import canonical
 from chexmsn.data.pack import Pack, open_pack
 from chexmsn.data.splits import share_of_patients
 from chexmsn.methods._base import AbstractMethod, Setting
@@ -134,12 +135,12 @@ def starting_encoder(config: TrainConfig) -> Encoder:
 
 
 def findings_to_learn(config: TrainConfig, images: Collection, rows: Int64[np.ndarray, "n"]) -> tuple[str, ...]:
-    """The findings that were asked for, or all of the collection that training can learn from.
+    """The findings that were asked for, by their canonical names, or all that training can learn from.
 
     Raises:
         UserError: a finding without a positive and a negative label among the training images.
     """
-    asked_for = config.findings or images.findings
+    asked_for = tuple(dict.fromkeys(map(canonical, config.findings or images.findings)))
     targets = images.labels(asked_for, config.labels)[rows]
     both = (np.nanmax(targets, axis=0, initial=0) > 0) & (np.nanmin(targets, axis=0, initial=1) < 1)
     learnable = tuple(finding for finding, has in zip(asked_for, both, strict=True) if has)
