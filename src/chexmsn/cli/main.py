@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -66,6 +67,9 @@ def _run(words: list[str]) -> None:
     if "-h" in rest or "--help" in rest:
         _print_help(name, rest)
         return
+    # threads that spin while they wait make training half as fast on a machine that does something else too, and
+    # sleeping costs nothing on an idle one; OpenMP reads this once, when torch is loaded
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # imported here: the commands need torch, which takes seconds to load, and the help above does not
     from chexmsn.recipes.arguments import run_command
 

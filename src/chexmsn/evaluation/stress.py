@@ -159,7 +159,7 @@ class Plan:
     @property
     def seen_in_training(self) -> list[str]:
         """The corruptions that the model was trained on."""
-        return [seen["corruption"] for seen in self.artefact.provenance.get("corruptions_seen", [])]
+        return list(dict.fromkeys(seen["corruption"] for seen in self.artefact.provenance.get("corruptions_seen", [])))
 
     @property
     def asked(self) -> dict[str, Any]:
