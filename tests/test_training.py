@@ -20,7 +20,7 @@ from chexmsn.models.artefact import load_classifier, load_encoder
 from chexmsn.models.encoder import EncoderConfig
 from chexmsn.training.config import PretrainConfig, TrainConfig
 from chexmsn.training.precision import choose_precision
-from chexmsn.training.run import pretrain, train
+from chexmsn.training.run import pretrain, starting_encoder, train
 from chexmsn.training.run_folder import RunFolder
 
 ENCODER = EncoderConfig(name="vit_micro", patch=16, size=48)
@@ -236,6 +236,19 @@ def test_a_checkpoint_of_another_architecture_is_refused(small_pack, small_run, 
     with pytest.raises(UserError, match=r"vit_micro.*vit_tiny"):
         train(downstream(small_pack, tmp_path / "run", encoder_from=small_run.encoder, encoder=other))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_encoder_of_an_unfinished_run_is_told(small_pack, tmp_path, caplog):
+    run = RunFolder(pretrain(pretraining(small_pack, tmp_path / "mae", "mae", epochs=1)))
+    run.update(status="running")
+    starting_encoder(downstream(small_pack, tmp_path / "run", encoder_from=run.path))
+    assert "mae is not finished" in caplog.text
+
+
+def test_a_folder_that_cannot_be_made_is_told(small_pack, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot make the folder"):
+        pretrain(pretraining(small_pack, tmp_path / "file" / "run", "mae", epochs=1))
 
 
 def test_fine_tuning_without_pretraining_is_refused(small_pack, tmp_path):

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 
 from chexmsn.core.draws import key_of
 from chexmsn.core.errors import UserError
+from chexmsn.core.files import read_json
 from chexmsn.core.lookup import load, names
 from chexmsn.core.record import differences
 from chexmsn.data.collection import Collection
@@ -126,6 +127,9 @@ def starting_encoder(config: TrainConfig) -> Encoder:
     if config.encoder_from is None:
         return build_encoder(config.encoder or EncoderConfig())
     encoder = load_encoder(config.encoder_from)
+    record = config.encoder_from / "run.json"
+    if record.is_file() and read_json(record).get("status") != "finished":
+        log.warning("%s is not finished: its encoder after the last whole epoch is taken", config.encoder_from)
     if config.encoder is not None and (changes := differences(asdict(encoder.config), asdict(config.encoder))):
         told = "; ".join(changes).replace("before", "there").replace("now", "asked for")
         raise UserError(

@@ -61,7 +61,8 @@ def open_run(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[st
     `config` and the fingerprint of the data are compared with what is recorded; the other `facts` are only recorded.
 
     Raises:
-        UserError: the folder holds something else, or a run of another configuration (with the differences).
+        UserError: the folder cannot be made, holds something else, or a run of another configuration (with the
+            differences).
     """
     folder = RunFolder(path)
     asked = {"kind": kind, "config": plain(config)}
@@ -75,7 +76,10 @@ def open_run(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[st
         return folder
     if path.exists() and not _is_empty(path):
         raise UserError(f"{path} is there already and is no run folder (it has no run.json): choose another --out")
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror}; choose another --out") from None
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     about = {"schema": SCHEMA, "status": "new", "started": started, "versions": versions()}
     write_json(path / "run.json", about | asked | plain(facts))
