@@ -279,3 +279,13 @@ def test_no_gpu_names_the_remedy():
 def test_there_is_no_third_device():
     with pytest.raises(UserError, match="auto, cpu, gpu"):
         choose_device("tpu")
+
+
+@pytest.mark.parametrize("stage", ["pretraining", "training"])
+def test_what_a_model_was_trained_on_cannot_test_it(stage, home, tmp_path):
+    used = {"packs": {open_pack(home / "nih" / "pack").fingerprint: ["train", "validate"]}}
+    write_model(tmp_path / "model", **{stage: {"config": {"method": "msn"}, "data": used}})
+    with pytest.raises(UserError, match=rf"'train'.*was used in the {stage}"):
+        stress(asked(home, model=tmp_path / "model", out=tmp_path / "out", split="train"))
+    assert not (tmp_path / "out").exists()
+    stress(asked(home, model=tmp_path / "model", out=tmp_path / "out", split="test"))

@@ -129,6 +129,7 @@ class Plan:
         """Open everything. Raises UserError as `stress` does."""
         artefact = load_classifier(config.model)
         images = Collection([open_pack(config.data)], [config.split])
+        _check_unseen(artefact, images, config.split)
         encoder = artefact.classifier.encoder
         asked_for = chosen(config.conditions)
         conditions = with_pixels(asked_for) if encoder.kind == "cnn" else asked_for
@@ -219,6 +220,17 @@ def _shared(artefact: ClassifierArtefact, images: Collection) -> tuple[str, ...]
             f"{images.packs[0].folder} has labels of {', '.join(images.findings) or 'nothing'}; choose another pack"
         )
     return findings
+
+
+def _check_unseen(artefact: ClassifierArtefact, images: Collection, split: str) -> None:
+    """Images that a model was trained on cannot test it."""
+    for stage in ("pretraining", "training"):
+        used = artefact.provenance.get(stage, {}).get("data", {}).get("packs", {})
+        if split in used.get(images.packs[0].fingerprint, []):
+            raise UserError(
+                f"the split {split!r} of {images.packs[0].folder} was used in the {stage} of {artefact.path}, and a "
+                "model cannot be tested on what it was trained on: choose another split"
+            )
 
 
 def _method(provenance: Mapping[str, Any]) -> str | None:

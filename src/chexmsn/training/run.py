@@ -167,7 +167,12 @@ def asked(config: RunConfig) -> dict[str, Any]:
 def facts(method: AbstractMethod, images: Collection, rows: Int64[np.ndarray, "n"], on: RunsOn) -> dict[str, Any]:
     """What a run's record says beyond its configuration."""
     return {
-        "data": {"fingerprint": images.fingerprint, "images": len(rows), "patients": len(set(images.patients[rows]))},
+        "data": {
+            "fingerprint": images.fingerprint,
+            "images": len(rows),
+            "patients": len(set(images.patients[rows])),
+            "packs": {pack.fingerprint: images.splits for pack in images.packs},
+        },
         "device": {"type": on.device.type, "precision": on.precision, "devices": on.devices},
         "corruptions_seen": method.corruptions_seen(),
     }
