@@ -5,7 +5,7 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,9 +39,12 @@ def main(words: Sequence[str] | None = None) -> int:
     return guarded(lambda: _run(words))
 
 
-def guarded(work) -> int:
+def guarded(work: Callable[[], None]) -> int:
     """Call `work` with our log on stderr, and turn what a user can mend into one line and an exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    # threads that spin while they wait make training half as fast on a machine that does something else too, and
+    # sleeping costs nothing on an idle one; OpenMP reads this once, when torch is loaded
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         work()
     except UserError as error:
@@ -67,9 +70,6 @@ def _run(words: list[str]) -> None:
     if "-h" in rest or "--help" in rest:
         _print_help(name, rest)
         return
-    # threads that spin while they wait make training half as fast on a machine that does something else too, and
-    # sleeping costs nothing on an idle one; OpenMP reads this once, when torch is loaded
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # imported here: the commands need torch, which takes seconds to load, and the help above does not
     from chexmsn.recipes.arguments import run_command
 

@@ -1,5 +1,6 @@
 """Found by file name: a method, source or corruption is one file, and the file's name is its registration."""
 
+import functools
 import importlib
 import pkgutil
 from difflib import get_close_matches
@@ -8,6 +9,7 @@ from types import ModuleType
 from chexmsn.core.errors import UserError
 
 
+@functools.cache
 def names(package: str) -> list[str]:
     """The names offered by a package: its modules without a leading underscore, written with dashes."""
     path = importlib.import_module(package).__path__

@@ -19,7 +19,7 @@ from chexmsn.core.files import write_atomic
 from chexmsn.core.progress import progress
 from chexmsn.data.decode import Fit, UnreadableImage, decode, fit_square
 from chexmsn.evaluation.scoring import Degraded, probabilities
-from chexmsn.models.artefact import load_classifier
+from chexmsn.models.artefact import ClassifierArtefact, load_classifier
 from chexmsn.models.classifier import Classifier
 from chexmsn.views import evaluation_view
 
@@ -37,7 +37,7 @@ class PredictConfig:
         model: training run, classifier folder or checkpoint.
         images: folder of JPEG or PNG images of any size, searched with all its subfolders.
         out: CSV file to write: one row per image, one probability per finding.
-        fit: how an image becomes a square, as in the pack the model was trained on (crop, stretch or pad).
+        fit: how an image becomes a square (crop, stretch or pad); as in the pack it was trained on when empty.
         batch_size: images at once.
         workers: processes that read images; 0 reads in the main process.
         device: auto, cpu or gpu.
@@ -46,7 +46,7 @@ class PredictConfig:
     model: Path
     images: Path
     out: Path
-    fit: Fit = "crop"
+    fit: Fit | None = None
     batch_size: int = 64
     workers: int = 0
     device: str = "auto"
@@ -71,7 +71,7 @@ def predict(config: PredictConfig) -> Path:
     names = image_names(config.images)
     artefact = load_classifier(config.model)
     classifier = artefact.classifier.to(device)
-    files = _Files(config.images, names, round(classifier.size * FULL_FIELD), config.fit)
+    files = _Files(config.images, names, round(classifier.size * FULL_FIELD), config.fit or _fit_of(artefact))
     batches = DataLoader(files, config.batch_size, num_workers=config.workers, collate_fn=list)
     read: list[Read] = []
     scores: list[Float32[np.ndarray, "B C"]] = []
@@ -86,6 +86,11 @@ def predict(config: PredictConfig) -> Path:
     table.insert(0, "image", [file.name for file in read if not file.fault])
     write_atomic(config.out, lambda path: table.to_csv(path, index=False))
     return config.out
+
+
+def _fit_of(artefact: ClassifierArtefact) -> Fit:
+    """How the images that a classifier was trained on became squares."""
+    return artefact.provenance.get("training", {}).get("data", {}).get("fit", "crop")
 
 
 def image_names(folder: Path) -> list[str]:

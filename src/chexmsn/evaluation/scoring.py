@@ -66,12 +66,12 @@ def _patches(encoder: Encoder) -> int:
     return rows * columns
 
 
-def degrade(images: Images, condition: Condition, draws: Draws, encoder: Encoder) -> Degraded:
+def degrade(images: Images, condition: Condition, draws: Draws, encoder: Encoder, dataset_mean: float) -> Degraded:
     """Images under a condition.
 
     The draws do not depend on severity: masks are nested, and noise grows on one field. Patches are
-    chosen alike whether their tokens are removed or their pixels filled. `patches-dataset-mean` fills with
-    the mean that the network normalises with, so that the filled pixels are 0 inside.
+    chosen alike whether their tokens are removed or their pixels filled. `dataset_mean` is the mean training
+    pixel of the tested pack, in [0, 1]: what `patches-dataset-mean` fills with.
     """
     if condition == CLEAN:
         return Degraded(images, None)
@@ -80,8 +80,7 @@ def degrade(images: Images, condition: Condition, draws: Draws, encoder: Encoder
     kept = kept_patches(draws.stream("patches"), _patches(encoder), condition.severity)
     if condition.corruption == TOKENS:
         return Degraded(images, kept)
-    config = encoder.config
-    return Degraded(fill_patches(images, kept, config.patch, FILLS[condition.corruption], config.mean), None)
+    return Degraded(fill_patches(images, kept, encoder.config.patch, FILLS[condition.corruption], dataset_mean), None)
 
 
 @dataclass(frozen=True)
@@ -93,12 +92,14 @@ class Scorer:
         outputs: which of its outputs are asked for.
         cells: the conditions and repeats.
         seed: every draw follows from it, the image's key, the corruption and the repeat.
+        dataset_mean: the mean training pixel of the tested pack, in [0, 1].
     """
 
     classifier: Classifier
     outputs: tuple[int, ...]
     cells: Sequence[Cell]
     seed: int
+    dataset_mean: float
 
     def passes(self, pixels: Pixels, keys: Keys) -> Iterator[Float32[np.ndarray, "B C"]]:
         """The probabilities under one cell after the other. Raises UserError where they are not numbers."""
@@ -106,7 +107,8 @@ class Scorer:
         images = evaluation_view(to_images(pixels.to(device)), self.classifier.size)
         draws = Draws.of(self.seed, keys.to(device))
         for condition, repeat in self.cells:
-            shown = degrade(images, condition, draws.stream("repeat", repeat), self.classifier.encoder)
+            repeated = draws.stream("repeat", repeat)
+            shown = degrade(images, condition, repeated, self.classifier.encoder, self.dataset_mean)
             yield probabilities(self.classifier, shown)[:, list(self.outputs)]
 
 

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 
+PARTS = "parts"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StressConfig:
@@ -95,6 +97,7 @@ def stress(config: StressConfig) -> Path:
     if not (run.path / "scores.parquet").is_file():
         _score(plan, run, device)
     unsure = _judge(plan, run)
+    shutil.rmtree(run.path / PARTS, ignore_errors=True)
     _copy_curves(plan.artefact.path, run.path)
     run.update(status="finished", seconds=round(time.monotonic() - started, 1), without_interval=unsure)
     return run.path
@@ -263,11 +266,11 @@ def scores_table(
 
 
 def _score(plan: Plan, run: RunFolder, device: torch.device) -> None:
-    config, parts = plan.config, Parts(run.path / "parts")
-    scorer = Scorer(plan.artefact.classifier.to(device), plan.outputs, plan.cells, config.seed)
+    config, parts = plan.config, Parts(run.path / PARTS)
+    classifier = plan.artefact.classifier.to(device)
+    scorer = Scorer(classifier, plan.outputs, plan.cells, config.seed, plan.images.packs[0].mean)
     scores = score(scorer, plan.images, parts, config.batch_size)
     _write(scores_table(scores, plan.cells, plan.labels, plan.findings), run.path / "scores.parquet")
-    shutil.rmtree(parts.folder)
 
 
 def _judge(plan: Plan, run: RunFolder) -> list[str]:

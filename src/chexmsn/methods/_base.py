@@ -42,14 +42,12 @@ class Setting:
         batch_size: images per optimiser step, over all processes.
         findings: what a classifier tells apart.
         positives: share of the training labels that is positive, per finding.
-        dataset_mean: mean of the training pixels, in [0, 1].
     """
 
     size: int
     batch_size: int
     findings: tuple[str, ...] = ()
     positives: tuple[float, ...] | None = None
-    dataset_mean: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

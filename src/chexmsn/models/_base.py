@@ -41,8 +41,8 @@ class EncoderConfig:
         patch: side of a patch in pixels (for a CNN, of the squares that pixel fills black out).
         size: side in pixels of the images it is trained on.
         channels: channels of the first convolution, 1 or 3.
-        mean: mean pixel of the training images, in [0, 1].
-        std: their standard deviation.
+        mean: what is taken off every pixel, in [0, 1]; the default is near that of any radiographs.
+        std: what the difference is divided by.
         drop_path: stochastic depth of the last block; it grows linearly from 0 at the first.
 
     >>> EncoderConfig(name="vit_tiny", size=112).patch

@@ -99,13 +99,19 @@ def _fill(value: Any, variables: Mapping[str, Any], path: Path) -> Any:
         raise UserError(f"{path}: {value!r} uses a variable that is not there ({error})") from None
 
 
-def check_recipe(stages: list[Stage]) -> None:
-    """Parse the options of every stage, so that a mistake in the last one is found before the first one runs."""
+def check_recipe(stages: list[Stage], only: str | None) -> None:
+    """Parse the options of every stage, so that a mistake in the last one is found before the first one runs.
+
+    A stage on several devices must run alone: Lightning starts its other processes with this very command, and they
+    would run all stages too.
+    """
     for stage in stages:
         try:
-            parse(stage.command, stage.values)
+            devices = parse(stage.command, stage.values).get("devices", 1)
         except UserError as error:
             raise UserError(f"stage {stage.name}: {error}") from None
+        if devices > 1 and only is None:
+            raise UserError(f"stage {stage.name} takes {devices} devices: run the stages one by one, with --stage")
 
 
 def run_recipe(path: Path, out: Path, variables: Mapping[str, str], only: str | None = None) -> None:
@@ -115,7 +121,7 @@ def run_recipe(path: Path, out: Path, variables: Mapping[str, str], only: str | 
         UserError: a broken recipe, an unknown stage, or what a stage itself refuses.
     """
     stages = read_recipe(path, out, variables)
-    check_recipe(stages)
+    check_recipe(stages, only)
     if only is not None and only not in [stage.name for stage in stages]:
         raise UserError(f"{path} has no stage {only!r}: it has {', '.join(stage.name for stage in stages)}")
     started = time.monotonic()

@@ -25,7 +25,7 @@ from chexmsn.data.pack import Pack, open_pack
 from chexmsn.data.splits import share_of_patients
 from chexmsn.methods._base import AbstractMethod, Setting
 from chexmsn.metrics.ranking import both_classes
-from chexmsn.models.artefact import load_encoder, provenance_of
+from chexmsn.models.artefact import fingerprint, load_encoder, provenance_of
 from chexmsn.models.encoder import Encoder, EncoderConfig, build_encoder
 from chexmsn.training.callbacks import KeepBest, KeepClassifier, KeepEncoder, StopEarly
 from chexmsn.training.config import EXECUTION, PretrainConfig, RunConfig, TrainConfig
@@ -58,7 +58,7 @@ def pretrain(config: PretrainConfig) -> Path:
     images = Collection(packs, config.train_splits)
     held_out = _validation(packs, config)
     feed = Feed(config, Part.whole(images), None if held_out is None else Part.whole(held_out))
-    setting = Setting(size=config.encoder.size, batch_size=config.batch_size, dataset_mean=images.mean)
+    setting = Setting(size=config.encoder.size, batch_size=config.batch_size)
     with seeded(config.seed):
         method = module.Method(config.options, build_encoder(config.encoder), setting)
     loop = PretrainingLoop(method, **_course(config, len(images)), identity=_identity(config, config.encoder))
@@ -79,6 +79,7 @@ def train(config: TrainConfig) -> Path:
     module, on = method_file(config.method, "classifier"), RunsOn.choose(config)
     with seeded(config.seed):
         encoder = starting_encoder(config)
+    starting_weights = fingerprint(encoder)
     module.Method.check(config.options, encoder.config, encoder.config.size, config.batch_size)
     packs = [open_pack(path) for path in config.data]
     images = Collection(packs, config.train_splits)
@@ -92,12 +93,11 @@ def train(config: TrainConfig) -> Path:
         batch_size=config.batch_size,
         findings=findings,
         positives=tuple(np.nanmean(targets[rows], axis=0).tolist()),
-        dataset_mean=images.mean,
     )
     with seeded(config.seed):
         method = module.Method(config.options, encoder, setting)
     loop = ClassifierLoop(method, **_course(config, len(rows)), identity=_identity(config, encoder.config, findings))
-    about = facts(method, images, rows, on) | {"findings": findings}
+    about = facts(method, images, rows, on) | {"findings": findings, "starting_weights": starting_weights}
     run = open_run(config.out, "training", asked(config), about)
     if run.finished:
         copy_curves(config.encoder_from, run)
@@ -172,6 +172,7 @@ def facts(method: AbstractMethod, images: Collection, rows: Int64[np.ndarray, "n
             "images": len(rows),
             "patients": len(set(images.patients[rows])),
             "packs": {pack.fingerprint: images.splits for pack in images.packs},
+            "fit": images.packs[0].info["fit"],
         },
         "device": {"type": on.device.type, "precision": on.precision, "devices": on.devices},
         "corruptions_seen": method.corruptions_seen(),

@@ -58,7 +58,8 @@ class RunFolder:
 def open_run(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[str, Any]) -> RunFolder:
     """The run folder at `path`: a new one, or the one of an earlier start of the same command.
 
-    `config` and the fingerprint of the data are compared with what is recorded; the other `facts` are only recorded.
+    `config` and the fingerprints of data and starting weights are compared with what is recorded; the other `facts`
+    are only recorded.
 
     Raises:
         UserError: the folder cannot be made, holds something else, or a run of another configuration (with the
@@ -67,7 +68,8 @@ def open_run(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[st
     folder = RunFolder(path)
     asked = {"kind": kind, "config": plain(config)}
     if (path / "run.json").is_file():
-        if changes := differences(_identity(folder.record), _identity(asked | plain(facts))):
+        recorded, now = _identity(folder.record), _identity(asked | plain(facts))
+        if changes := differences(recorded, {name: now.get(name) for name in recorded}):
             shown = [change.removeprefix("config.") for change in changes]
             raise UserError(
                 f"{path} holds a run of another configuration ({'; '.join(shown)}): "
@@ -87,10 +89,10 @@ def open_run(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[st
 
 
 def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What two starts of one run have in common."""
-    return {name: record.get(name) for name in ("kind", "config")} | {
-        "data.fingerprint": record.get("data", {}).get("fingerprint")
-    }
+    """What two starts of one run have in common, as far as it is recorded."""
+    shared = {name: record.get(name) for name in ("kind", "config", "starting_weights")}
+    shared["data.fingerprint"] = record.get("data", {}).get("fingerprint")
+    return {name: value for name, value in shared.items() if value is not None}
 
 
 def _is_empty(path: Path) -> bool:
