@@ -62,6 +62,9 @@ def test_bad_words_get_one_line_and_exit_code_2(capsys):
         (["pretrain", "--data", "x", "--out", "x", "--device", "cpu", "--precision", "16"], "-p 32"),
         (["pretrain", "--data", "x", "--out", "x", "--device", "gpu"], "--device cpu"),
         (["prepare"], "needs a source"),
+        (["fake", "csv", "x", "--patients", "0"], "at least 1 patient"),
+        (["fake", "csv", "x", "--size", "8"], "16 pixels"),
+        (["predict", "x", "x", "--out", "x", "--workers", "-1"], "workers must be at least 0"),
         (["prepare", "nih15", "a", "b"], "there is no source called 'nih15'"),
         (["prepare", "phantom", "nowhere", "out"], "nowhere"),
         (["report", "nowhere", "--out", "x"], "nowhere"),
@@ -89,6 +92,22 @@ def test_a_defect_is_not_taken_for_bad_input():
 
     with pytest.raises(ZeroDivisionError):
         guarded(broken)
+
+
+def test_what_the_system_refuses_is_told_in_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for words in (["fake", "csv", str(tmp_path / "file" / "x")], ["fake", "csv", str(tmp_path / ("x" * 300))]):
+        assert main(words) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1 and str(tmp_path) in lines[0]
+
+
+def test_an_empty_folder_may_be_given_as_the_new_one(tmp_path):
+    for folder in ("raw", "pack"):
+        (tmp_path / folder).mkdir()
+    assert main(["fake", "csv", str(tmp_path / "raw"), "--patients", "2", "--size", "32"]) == 0
+    assert main(["prepare", "csv", str(tmp_path / "raw"), str(tmp_path / "pack"), "--size", "32"]) == 0
+    assert (tmp_path / "pack" / "pack.json").is_file()
 
 
 def test_a_look_alike_is_written_once(tmp_path, capsys):

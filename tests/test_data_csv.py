@@ -95,7 +95,7 @@ def test_no_image_lies_outside_the_folder(folder, name):
 SPOILT = {
     "lacks the column patient_id": {"image": ["a.png"]},
     "image 'a.png' has no patient_id": {"image": ["a.png"], "patient_id": [""]},
-    "image 'a.png' is listed more than once": {"image": ["a.png", "a.png"], "patient_id": ["1", "1"]},
+    "image 'a.png' is listed more than once": {"image": ["a.png", "./a.png"], "patient_id": ["1", "1"]},
     "no image is left": {"image": [], "patient_id": []},
 }
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,7 @@ def test_16_bit_images_are_packed(tmp_path):
 def test_a_folder_without_one_readable_image(folder, tmp_path):
     for file in (folder / "images").iterdir():
         file.write_bytes(b"")
-    with pytest.raises(UserError, match=r"none of the 20 images in .* can be read; the first: empty file"):
+    with pytest.raises(UserError, match=r"none of the 20 images in .* can be read; the first: images/.*: empty file"):
         pack(folder, tmp_path / "pack")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
@@ -122,6 +123,17 @@ def test_a_folder_that_is_no_pack_is_not_touched(folder, tmp_path):
     with pytest.raises(UserError, match="is no pack"):
         pack(folder, tmp_path / "pack")
     assert (tmp_path / "pack" / "thesis.txt").read_text() == "mine"
+
+
+def test_the_current_folder_may_become_the_pack_if_it_is_empty(folder, tmp_path, monkeypatch):
+    (tmp_path / "pack").mkdir()
+    monkeypatch.chdir(tmp_path / "pack")
+    pack(folder, Path())
+    assert (tmp_path / "pack" / INFO).is_file()
+    monkeypatch.chdir(tmp_path)
+    for out in (".", "/"):
+        with pytest.raises(UserError, match="is no pack"):
+            pack(folder, Path(out))
 
 
 @pytest.mark.parametrize(("how", "told"), [({"fit": "squeeze"}, "fit must be one of"), ({"size": 0}, "between 16 and")])

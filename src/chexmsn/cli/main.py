@@ -56,6 +56,11 @@ def guarded(work: Callable[[], None]) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has left
         sys.stderr.close()
         return 0
+    except OSError as error:  # a full disk, a folder that may not be written, a file in the place of a folder
+        if error.strerror is None:
+            raise
+        print(f"chexmsn: {f'{error.filename}: ' if error.filename else ''}{error.strerror}", file=sys.stderr)
+        return 2
     return 0
 
 

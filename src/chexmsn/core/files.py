@@ -36,6 +36,11 @@ def write_json(path: Path, content: Any) -> None:
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether there is a folder with nothing in it: as good a place for a new one as none."""
+    return folder.is_dir() and next(folder.iterdir(), None) is None
+
+
 def read_json(path: Path) -> Any:
     """Read JSON. Raises UserError for a missing or broken file."""
     try:

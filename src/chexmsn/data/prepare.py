@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from chexmsn.core import lookup
 from chexmsn.core.errors import UserError
-from chexmsn.core.files import write_json
+from chexmsn.core.files import is_empty, write_json
 from chexmsn.core.progress import progress
 from chexmsn.core.record import differences
 from chexmsn.data._partial import Note, Partial
@@ -60,9 +60,10 @@ def prepare(
     make_chunk = Squares(source, size, fit)
     table = module.read(folder, config)
     request = _request(make_chunk, asdict(config), table)
-    partial = Partial(Path(out), size)
-    if _is_finished(partial.out, request):
-        return open_pack(partial.out)
+    out = Path(out) if Path(out).name else Path(out).resolve()  # "." has no name to put another folder beside
+    if _is_finished(out, request):
+        return open_pack(out)
+    partial = Partial(out, size)
     with partial.alone(), partial.interruptions_told(len(table)):
         if not _is_finished(partial.out, request):  # by another process, in the meantime
             partial.begin(request)
@@ -85,8 +86,10 @@ def _hash(table: pd.DataFrame) -> str:
 
 def _is_finished(out: Path, request: dict[str, Any]) -> bool:
     """Whether `out` is the pack that is asked for. Raises UserError where it is something else."""
-    if not out.exists():
+    if not out.exists() or is_empty(out):
         return False
+    if not (out / INFO).is_file():
+        raise UserError(f"{out} is there already and is no pack (it has no {INFO}): choose another folder")
     info = open_pack(out).info
     if changes := differences({name: info.get(name) for name in request}, request):
         told = "; ".join(changes)
@@ -162,7 +165,8 @@ def _finish(partial: Partial, table: Table, recorded: dict[str, Any], folder: Pa
     readable = notes["reason"].isna()
     if not readable.any():
         partial.remove()
-        raise UserError(f"none of the {len(table)} images in {folder} can be read; the first: {notes['reason'][0]}")
+        first = f"{table['image_key'][0]}: {notes['reason'][0]}"
+        raise UserError(f"none of the {len(table)} images in {folder} can be read; the first: {first}")
     log.info("writing index and checksums of %s", partial.out)
     partial.close()
     _write_left_out(partial.pack / LEFT_OUT, table[~readable], notes["reason"][~readable], folder)

@@ -54,6 +54,8 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UserError(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.workers < 0:
+            raise UserError(f"workers must be at least 0, not {self.workers}")
 
 
 def predict(config: PredictConfig) -> Path:

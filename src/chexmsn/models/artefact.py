@@ -253,7 +253,9 @@ def _read_checkpoint(file: Path) -> _Stored:
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"{file} is not a checkpoint that can be read safely ({_one_line(error)})") from None
+        # what torch says of anything else than weights advises to load it unsafely
+        reason = "" if isinstance(error, pickle.UnpicklingError) else f" ({_one_line(error)})"
+        raise UserError(f"{file} is not a checkpoint that can be read safely{reason}: name a run folder") from None
     described = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
     if not isinstance(described, dict) or "downstream_prefix" not in described:
         raise UserError(f"{file} is no checkpoint of a chexmsn run (it does not say what it holds): name a run folder")

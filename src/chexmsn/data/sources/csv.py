@@ -111,11 +111,11 @@ def read(folder: Path, config: Config) -> Table:
 
 
 def _inside(names: pd.Series, file: Path) -> pd.Series:
-    """The names, once none of them leads out of the folder."""
+    """The names, once none of them leads out of the folder; `./a.png` is `a.png`."""
     for row, name in enumerate(names, start=1):
         if not name or _leads_out(name):
             raise UserError(f"{file}: row {row} names the image {name!r}: give a path inside the folder of the table")
-    return names
+    return names.map(lambda name: str(PurePosixPath(name)))
 
 
 def _leads_out(name: str) -> bool:

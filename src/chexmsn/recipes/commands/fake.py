@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from chexmsn.core.errors import UserError
-from chexmsn.core.files import read_json, write_json
+from chexmsn.core.files import is_empty, read_json, write_json
 from chexmsn.core.lookup import load
 from chexmsn.core.record import differences
+from chexmsn.data.decode import SMALLEST_SIDE
 from chexmsn.data.prepare import SOURCES
 from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, dataclass_parser
 
@@ -44,6 +45,12 @@ class Config:
     seed: int = 0
     size: int = 256
 
+    def __post_init__(self) -> None:
+        if self.patients < 1 or self.size < SMALLEST_SIDE:
+            raise UserError(
+                f"a look-alike has at least 1 patient and {SMALLEST_SIDE} pixels, not {self.patients} and {self.size}"
+            )
+
 
 def parser(values: Mapping[str, Any]) -> ArgumentParser:
     """The options of writing a look-alike."""
@@ -58,7 +65,7 @@ def run(arguments: Any) -> None:
         if changes := differences(read_json(c.folder / RECORD), asked):
             raise UserError(f"{c.folder} holds another look-alike ({'; '.join(changes)}): name a new folder")
         return log.info("%s is there already: nothing to do", c.folder)
-    if c.folder.exists():
+    if c.folder.exists() and not is_empty(c.folder):
         raise UserError(f"{c.folder} is there already and was not written by this command: name a new folder")
     partial = c.folder.with_name(f"{c.folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
