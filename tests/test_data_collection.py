@@ -116,6 +116,8 @@ def test_what_a_pack_says_nothing_of_is_left_out_whatever_the_policy(one, two):
 def test_an_unknown_finding_is_named_with_those_there_are(one, two):
     with pytest.raises(UserError, match="no pack has labels of Scurvy: there are Edema, Mass"):
         Collection([one, two], ["train"]).labels(["Scurvy"], Policy())
+    with pytest.raises(UserError, match="no pack has labels of Scurvy: there are Edema, Mass"):
+        Collection([one, two], ["train"]).labels(["Mass"], Policy(per_finding={"scurvy": "ones"}))
 
 
 def test_mean_and_deviation_of_joined_packs(one, two):

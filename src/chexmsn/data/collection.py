@@ -73,10 +73,10 @@ class Collection:
     def labels(self, findings: Sequence[str], policy: Policy) -> Float32[np.ndarray, "N C"]:
         """Targets under a policy; NaN is left out, as is every finding that an image's pack says nothing of.
 
-        Raises UserError for a finding that no pack has labels of.
+        Raises UserError for a finding, asked for or named by the policy, that no pack has labels of.
         """
         names = [canonical(finding) for finding in findings]
-        if absent := [name for name in names if name not in self.findings]:
+        if absent := [name for name in (*names, *map(canonical, policy.per_finding)) if name not in self.findings]:
             offered = ", ".join(self.findings) or "none"
             raise UserError(f"no pack has labels of {', '.join(absent)}: there are {offered}")
         parts = [
