@@ -76,6 +76,12 @@ def test_a_pack_of_another_format(copy):
     write_json(copy / INFO, read_json(copy / INFO) | {"format": 99})
     with pytest.raises(UserError, match="has format 99, not 1"):
         open_pack(copy)
+    write_json(copy / INFO, [])
+    with pytest.raises(UserError, match="has format None, not 1"):
+        open_pack(copy)
+    write_json(copy / INFO, {"format": 1, "size": 16})
+    with pytest.raises(UserError, match="does not say findings, fingerprint, images"):
+        open_pack(copy)
 
 
 @pytest.mark.parametrize("name", [IMAGES, INDEX])

@@ -1,5 +1,6 @@
 """Probabilities for a folder of images."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -104,6 +105,9 @@ def test_bad_folders(home, tmp_path):
     with pytest.raises(UserError, match="is a folder: add a file name"):
         predict(asked(home, tmp_path, home / "source"))
     assert not (tmp_path / "p.csv").exists()
+    os.mkfifo(tmp_path / "pipe")  # as /dev/stdout is one: a file in its place would be lost on everybody
+    with pytest.raises(UserError, match="is none: choose another place"):
+        predict(asked(home, tmp_path / "pipe", home / "source"))
 
 
 def test_a_model_that_diverged_is_told(home, tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -270,7 +271,20 @@ def test_damaged_artefacts(tmp_path):
         rewrite(config, encoder=encoder)
         refused(tmp_path / "a", "describes an encoder this version does not know .*(colour|None|vit_micro)")
     config.write_text(described)
+    rewrite(config, encoder={"name": "vit_micro", "size": "big"})
+    refused(tmp_path / "a", "describes an encoder with values of the wrong kind")
+    config.write_text(described)
     assert load_encoder(tmp_path / "a").config == CONFIG
+
+
+def test_a_full_disk_leaves_nothing_and_is_told(tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("chexmsn.models.artefact.save_file", full)
+    with pytest.raises(UserError, match=r"cannot write .*No space left on device"):
+        save_encoder(tmp_path / "a", new_encoder(), {})
+    assert not list(tmp_path.iterdir())
 
 
 class Payload:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,6 +165,18 @@ def test_a_run_does_not_go_on_with_other_data(small_pack, tmp_path):
         pretrain(config)
 
 
+def test_a_run_does_not_go_on_from_a_damaged_or_foreign_checkpoint(small_pack, small_run, tmp_path):
+    config = pretraining(small_pack, tmp_path / "run", epochs=1)
+    RunFolder(pretrain(config)).update(status="running")
+    last = config.out / "checkpoints" / "last.ckpt"
+    shutil.copyfile(small_run.classifier / "checkpoints" / "last.ckpt", last)
+    with pytest.raises(UserError, match=r"last.ckpt is not of this run \(.*method: .*delete .*run to start anew"):
+        pretrain(config)
+    last.write_bytes(last.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"cannot go on: .*last.ckpt is not a checkpoint .*delete .*run to start anew"):
+        pretrain(config)
+
+
 def test_what_a_kill_leaves_of_a_record_is_no_foreign_file(small_pack, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".run.json.x7.json").write_text("{")
@@ -174,6 +187,14 @@ def test_smooth_labels_are_learnt_and_not_judged_by(small_pack, tmp_path):
     config = downstream(small_pack, tmp_path / "run", "supervised", encoder=ENCODER, epochs=1)
     run = train(replace(config, labels=Policy(uncertain="smooth")))
     assert pd.read_csv(run / "history.csv")["validation/macro_auroc"].between(0, 1).all()
+
+
+def test_a_record_that_describes_no_run_is_refused(small_pack, tmp_path):
+    (tmp_path / "run").mkdir()
+    for content in ("{}", "[]"):
+        (tmp_path / "run" / "run.json").write_text(content)
+        with pytest.raises(UserError, match=r"run.json does not describe a run"):
+            pretrain(pretraining(small_pack, tmp_path / "run"))
 
 
 def test_a_foreign_folder_is_refused(small_pack, tmp_path):

@@ -11,7 +11,8 @@ from chexmsn.core.errors import UserError
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write(temporary path)` beside `path`, then move the result to `path` in one step."""
+    """Call `write(temporary path)` beside `path`, then move the result to `path` in one step; a link stays one."""
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)

@@ -19,6 +19,9 @@ FORMAT = 1
 
 IMAGES, INDEX, INFO, LEFT_OUT = "images.npy", "index.parquet", "pack.json", "left_out.csv"
 
+NEEDED = {"images", "size", "findings", "splits", "mean", "std", "fingerprint", "sha256"}
+"""What `pack.json` says that a pack cannot be read without."""
+
 
 @dataclass(frozen=True)
 class Pack:
@@ -88,8 +91,11 @@ def open_pack(folder: Path) -> Pack:
     if not (folder / INFO).is_file():
         raise UserError(f"{folder} is no pack (it has no {INFO}): make one with `chexmsn prepare`")
     info = read_json(folder / INFO)
-    if info.get("format") != FORMAT:
-        raise UserError(f"pack {folder} has format {info.get('format')}, not {FORMAT}: prepare it anew")
+    version = info.get("format") if isinstance(info, dict) else None
+    if version != FORMAT:
+        raise UserError(f"pack {folder} has format {version}, not {FORMAT}: prepare it anew")
+    if missing := sorted(NEEDED - info.keys()):
+        raise UserError(f"{folder / INFO} does not say {', '.join(missing)}: prepare the pack anew")
     _check_file(folder, INDEX, info)
     try:
         images = np.load(folder / IMAGES, mmap_mode="r")

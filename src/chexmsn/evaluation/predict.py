@@ -70,6 +70,8 @@ def predict(config: PredictConfig) -> Path:
     device = choose_device(config.device)
     if config.out.is_dir():
         raise UserError(f"the output is one CSV file and {config.out} is a folder: add a file name")
+    if config.out.exists() and not config.out.resolve().is_file():
+        raise UserError(f"the output is one CSV file and {config.out} is none: choose another place")
     names = image_names(config.images)
     artefact = load_classifier(config.model)
     classifier = artefact.classifier.to(device)

@@ -166,6 +166,8 @@ def _save(folder: Path, kind: str, model: nn.Module, config: EncoderConfig, extr
         save_file(weights, new / f"{kind}.safetensors")
         write_json(new / "config.json", described | extra)
         _exchange(new, folder, temporary / "old")
+    except SafetensorError as error:  # its word for a full disk
+        raise UserError(f"cannot write {folder}: {_one_line(error)}; make room or choose another place") from None
     finally:
         shutil.rmtree(temporary)
 
@@ -249,7 +251,8 @@ def _read_folder(folder: Path) -> _Stored:
     )
 
 
-def _read_checkpoint(file: Path) -> _Stored:
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """A checkpoint of a run, on the CPU. Raises UserError for a damaged file and for anything else."""
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
@@ -259,6 +262,12 @@ def _read_checkpoint(file: Path) -> _Stored:
     described = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
     if not isinstance(described, dict) or "downstream_prefix" not in described:
         raise UserError(f"{file} is no checkpoint of a chexmsn run (it does not say what it holds): name a run folder")
+    return checkpoint
+
+
+def _read_checkpoint(file: Path) -> _Stored:
+    checkpoint = read_checkpoint(file)
+    described = checkpoint["hyper_parameters"]
     return _Stored(
         file,
         _config(described["encoder"], file),
@@ -280,7 +289,10 @@ def _config(described: Any, path: Path) -> EncoderConfig:
         raise UserError(
             f"{path} describes an encoder this version does not know ({strange}): use the version that made it"
         )
-    return EncoderConfig(**described)
+    try:
+        return EncoderConfig(**described)
+    except TypeError:
+        raise UserError(f"{path} describes an encoder with values of the wrong kind ({dict(described)})") from None
 
 
 def _empty_encoder(config: EncoderConfig) -> Encoder:

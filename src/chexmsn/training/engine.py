@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -21,8 +22,10 @@ from torch.utils.data import DataLoader
 from chexmsn.core.batch import Batch
 from chexmsn.core.device import choose_device
 from chexmsn.core.errors import UserError
+from chexmsn.core.record import differences
 from chexmsn.data.collection import Collection
 from chexmsn.data.loader import loader
+from chexmsn.models.artefact import read_checkpoint
 from chexmsn.training.callbacks import History, KeepLast, ProgressLine, StayFinite
 from chexmsn.training.config import RunConfig
 from chexmsn.training.loop import Loop
@@ -93,18 +96,33 @@ def fit(run: RunFolder, config: RunConfig, loop: Loop, feed: Feed, callbacks: Se
     Raises:
         KeyboardInterrupt: stopped by Ctrl-C; the last finished epoch is kept.
         SystemExit: stopped by SIGTERM; likewise.
-        UserError: training diverged.
+        UserError: training diverged, or the last checkpoint is damaged or of another network.
     """
+    last = _last_checkpoint(run, loop)
     run.update(status="running")
     with lightning_told_once(), interruptible():
         trainer = _trainer(run, config, callbacks, on, limit_val_batches=0 if feed.validation is None else 1.0)
-        trainer.fit(loop, datamodule=feed, ckpt_path=run.checkpoint if run.checkpoint.is_file() else None)
+        trainer.fit(loop, datamodule=feed, ckpt_path=last)
     if trainer.is_global_zero:
         if trainer.current_epoch < config.epochs:
             log.info(
                 "%s: no improvement, stopped after %d of %d epochs", run.path, trainer.current_epoch, config.epochs
             )
         run.update(status="finished", epochs_done=trainer.current_epoch)
+
+
+def _last_checkpoint(run: RunFolder, loop: Loop) -> Path | None:
+    if not run.checkpoint.exists():
+        return None
+    anew = f"delete {run.path} to start anew"
+    try:
+        there = read_checkpoint(run.checkpoint)["hyper_parameters"]
+    except UserError as error:
+        raise UserError(f"cannot go on: {error}; {anew}") from None
+    told = ("encoder", "method")
+    if changes := differences({name: there[name] for name in told}, {name: loop.identity[name] for name in told}):
+        raise UserError(f"{run.checkpoint} is not of this run ({'; '.join(changes)}): {anew}")
+    return run.checkpoint
 
 
 def _trainer(

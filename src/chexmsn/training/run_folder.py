@@ -68,7 +68,10 @@ def open_run(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[st
     folder = RunFolder(path)
     asked = {"kind": kind, "config": plain(config)}
     if (path / "run.json").is_file():
-        recorded, now = _identity(folder.record), _identity(asked | plain(facts))
+        record = read_json(path / "run.json")
+        if not isinstance(record, dict) or not {"kind", "config", "status"} <= record.keys():
+            raise UserError(f"{path / 'run.json'} does not describe a run: choose another --out, or remove the folder")
+        recorded, now = _identity(record), _identity(asked | plain(facts))
         if changes := differences(recorded, {name: now.get(name) for name in recorded}):
             shown = [change.removeprefix("config.") for change in changes]
             raise UserError(
