@@ -61,6 +61,7 @@ def test_bad_words_get_one_line_and_exit_code_2(capsys):
         (["pretrain", "--data", "x", "--out", "x", "--encoder.name", "vit_huge"], "vit_huge"),
         (["pretrain", "--data", "x", "--out", "x", "--device", "cpu", "--precision", "16"], "-p 32"),
         (["pretrain", "--data", "x", "--out", "x", "--device", "gpu"], "--device cpu"),
+        (["train", "--data", "x", "--out", "x", "--options.corruption.names", "[fog]"], "no corruption called 'fog'"),
         (["prepare"], "needs a source"),
         (["fake", "csv", "x", "--patients", "0"], "at least 1 patient"),
         (["fake", "csv", "x", "--size", "8"], "16 pixels"),

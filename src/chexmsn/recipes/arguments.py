@@ -38,7 +38,12 @@ def parse(name: str, words: Sequence[str] | Mapping[str, Any]) -> Any:
     parser = command_parser(name, words)
     known = parser.parse_object(dict(words)) if isinstance(words, Mapping) else parser.parse_args(list(words))
     known.pop("config", None)
-    return parser.instantiate(known)
+    try:
+        return parser.instantiate(known)
+    except ValueError as error:  # a part that may be left out, refused: what refused it stands in a list of attempts
+        attempts = [line[4:] for line in str(error).splitlines() if line.startswith("  - ")]
+        reasons = [attempt for attempt in attempts if not attempt.startswith("Expected a <class")]
+        raise UserError(f"{'; '.join(reasons) or ' '.join(str(error).split())} (see chexmsn {name} --help)") from None
 
 
 def run_command(name: str, words: Sequence[str] | Mapping[str, Any]) -> Any:
