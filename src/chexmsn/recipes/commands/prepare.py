@@ -3,10 +3,11 @@
 Example:
     chexmsn prepare mimic-cxr-jpg /data/mimic-cxr-jpg packs/mimic --workers 16
 
-Sources: csv, mimic-cxr-jpg, phantom. Their options are --options.<name>; `chexmsn prepare csv FOLDER OUT --help`
+The options of a source are --options.<name>; `chexmsn prepare csv FOLDER OUT --help`
 shows those of csv. The same command continues after a stop; images that cannot be read are listed in left_out.csv.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from chexmsn.core.lookup import load, names
 from chexmsn.data.pack import Pack
 from chexmsn.data.prepare import SOURCES, prepare
 from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, dataclass_parser
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,4 +67,6 @@ def _named(words: Sequence[str]) -> str | None:
 def run(arguments: Any) -> Pack:
     """Pack."""
     c = as_dataclass(Config, arguments)
-    return prepare(c.source, c.folder, c.out, options=c.options, size=c.size, fit=c.fit, workers=c.workers)
+    pack = prepare(c.source, c.folder, c.out, options=c.options, size=c.size, fit=c.fit, workers=c.workers)
+    log.info("%s holds %d images of %d px, %d were left out", pack.folder, len(pack), pack.size, pack.info["left_out"])
+    return pack
