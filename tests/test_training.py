@@ -204,6 +204,15 @@ def test_a_foreign_folder_is_refused(small_pack, tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "do not touch"
 
 
+def test_two_commands_do_not_work_in_one_folder(small_pack, tmp_path):
+    config = pretraining(small_pack, tmp_path / "run", epochs=1)
+    run = RunFolder(pretrain(config))
+    run.update(status="running")  # as if it were not yet finished
+    with run.alone(), pytest.raises(UserError, match="another process is at work"):
+        pretrain(config)
+    assert RunFolder(pretrain(config)).finished
+
+
 @pytest.mark.parametrize("method", ["fine-tune", "linear-probe", "supervised"])
 def test_downstream_training_leaves_a_classifier(method, small_pack, small_run, tmp_path):
     start = {"encoder": ENCODER} if method == "supervised" else {"encoder_from": small_run.encoder}

@@ -72,6 +72,7 @@ def predict(config: PredictConfig) -> Path:
         raise UserError(f"the output is one CSV file and {config.out} is a folder: add a file name")
     if config.out.exists() and not config.out.resolve().is_file():
         raise UserError(f"the output is one CSV file and {config.out} is none: choose another place")
+    config.out.parent.mkdir(parents=True, exist_ok=True)  # an impossible place is told before the work
     names = image_names(config.images)
     artefact = load_classifier(config.model)
     classifier = artefact.classifier.to(device)

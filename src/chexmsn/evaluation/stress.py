@@ -89,6 +89,12 @@ def stress(config: StressConfig) -> Path:
     if run.finished:
         log.info("%s is finished: nothing to do", run.path)
         return run.path
+    with run.alone():
+        _work(plan, run, device)
+    return run.path
+
+
+def _work(plan: "Plan", run: RunFolder, device: torch.device) -> None:
     started = time.monotonic()
     run.update(status="running", device=device.type)
     for finding, reason in plan.cohort.left_out.items():
@@ -100,7 +106,6 @@ def stress(config: StressConfig) -> Path:
     shutil.rmtree(run.path / PARTS, ignore_errors=True)
     _copy_curves(plan.artefact.path, run.path)
     run.update(status="finished", seconds=round(time.monotonic() - started, 1), without_interval=unsure)
-    return run.path
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import logging
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,10 +99,11 @@ def fit(run: RunFolder, config: RunConfig, loop: Loop, feed: Feed, callbacks: Se
         UserError: training diverged, or the last checkpoint is damaged or of another network.
     """
     last = _last_checkpoint(run, loop)
-    run.update(status="running")
     with lightning_told_once(), interruptible():
         trainer = _trainer(run, config, callbacks, on, limit_val_batches=0 if feed.validation is None else 1.0)
-        trainer.fit(loop, datamodule=feed, ckpt_path=last)
+        with run.alone() if trainer.is_global_zero else nullcontext():
+            run.update(status="running")
+            trainer.fit(loop, datamodule=feed, ckpt_path=last)
     if trainer.is_global_zero:
         if trainer.current_epoch < config.epochs:
             log.info(

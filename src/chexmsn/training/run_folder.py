@@ -2,8 +2,10 @@
 
 import dataclasses
 import datetime
+import fcntl
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,21 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         return self.path / "checkpoints" / "last.ckpt"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder for this process; the end of the process, however it comes, lets it go.
+
+        Raises UserError where another process holds it.
+        """
+        with (self.path / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another process is at work in {self.path}: wait for it, or choose another --out"
+                ) from None
+            yield
 
     def update(self, **entries: Any) -> None:
         """Replace entries of `run.json`, in one step."""
