@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import fcntl
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -58,18 +59,27 @@ class RunFolder:
 
         Raises UserError where another process holds it.
         """
-        with (self.path / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"another process is at work in {self.path}: wait for it, or choose another --out"
-                ) from None
+        folder_itself = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder_itself, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
+        except BlockingIOError:
+            raise UserError(
+                f"another process is at work in {self.path}: wait for it, or choose another --out"
+            ) from None
+        finally:
+            os.close(folder_itself)
 
     def update(self, **entries: Any) -> None:
         """Replace entries of `run.json`, in one step."""
         write_json(self.path / "run.json", self.record | plain(entries))
+
+
+def _lock(folder: int, path: Path) -> None:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another process is at work in {path}: wait for it, or choose another --out") from None
 
 
 def open_run(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[str, Any]) -> RunFolder:
