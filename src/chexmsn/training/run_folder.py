@@ -61,12 +61,8 @@ class RunFolder:
         """
         folder_itself = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(folder_itself, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(folder_itself, self.path)
             yield
-        except BlockingIOError:
-            raise UserError(
-                f"another process is at work in {self.path}: wait for it, or choose another --out"
-            ) from None
         finally:
             os.close(folder_itself)
 
