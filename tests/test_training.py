@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -97,20 +98,20 @@ def test_a_stopped_run_ends_with_the_same_weights_bit_for_bit(small_pack, tmp_pa
     )
 
 
-def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(small_pack, tmp_path):
+def command_line(pack: Path, out: Path, epochs: int) -> list[str]:
+    """The command that does what `pretraining` describes."""
     words = (
-        f"pretrain --data {small_pack} --method msn --encoder.name vit_micro --encoder.size 48 --epochs 3 "
+        f"pretrain --data {pack} --method msn --encoder.name vit_micro --encoder.size 48 --epochs {epochs} "
         "--batch_size 16 --device cpu --options.prototypes 8 --options.head_hidden 16 --options.head_out 8 "
-        "--options.focal_views 1 --options.focal_size 32 --out"
-    ).split()
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; from chexmsn.cli.main import main; sys.exit(main(sys.argv[1:]))",
-        *words,
-    ]
+        f"--options.focal_views 1 --options.focal_size 32 --out {out}"
+    )
+    return [sys.executable, "-m", "chexmsn", *words.split()]
+
+
+def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(small_pack, tmp_path):
     killed = tmp_path / "killed"
-    process = subprocess.Popen([*command, str(killed)], stderr=subprocess.DEVNULL)
+    command = command_line(small_pack, killed, epochs=3)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while (
         not (killed / "checkpoints" / "last.ckpt").is_file() and process.poll() is None and time.monotonic() < deadline
@@ -119,9 +120,24 @@ def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(small_pack, tmp_pat
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert (killed / "checkpoints" / "last.ckpt").is_file()
-    subprocess.run([*command, str(killed)], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     whole = pretrain(pretraining(small_pack, tmp_path / "whole", epochs=3))
     assert same(weights(whole), weights(killed))
+
+
+@pytest.mark.campaign
+def test_a_run_killed_again_and_again_ends_with_the_same_weights(small_pack, tmp_path):
+    epochs, kills = 60, 12
+    command = command_line(small_pack, tmp_path / "killed", epochs)
+    draw = random.Random(0)
+    for _ in range(kills):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        time.sleep(draw.uniform(4, 12))  # while torch loads, a step runs, a checkpoint is written, validation runs
+        process.kill()
+        process.wait()
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    whole = pretrain(pretraining(small_pack, tmp_path / "whole", epochs=epochs))
+    assert same(weights(whole), weights(tmp_path / "killed"))
 
 
 def test_a_terminated_run_is_no_success(small_pack, tmp_path, monkeypatch):
