@@ -14,7 +14,6 @@ from typing import Any
 
 from chexmsn.core.device import choose_device
 from chexmsn.core.errors import UserError
-from chexmsn.core.lookup import names
 from chexmsn.data.pack import open_pack
 from chexmsn.data.prepare import prepare
 from chexmsn.models.artefact import load_encoder
@@ -71,8 +70,7 @@ def _shared_flags(description: str) -> Flags:
 def pretrain_as_published(words: Sequence[str], recipe: Path) -> None:
     """`ssl-trainer.py`: pretraining. Raises UserError for bad flags, data or device."""
     flags = _shared_flags("Pretrain an encoder on chest radiographs (published flags).")
-    methods = [name for name in names("chexmsn.methods") if name in ("msn", "mae", "simsiam")]
-    flags.add_argument("-m", "--method", choices=methods, default="msn")
+    flags.add_argument("-m", "--method", choices=("msn", "mae", "simsiam"), default="msn")
     flags.add_argument("--mr", type=float, help="the method's mask ratio")
     flags.add_argument("--pn", type=int, help="number of prototypes (msn)")
     flags.add_argument("--encoder", help="another encoder than the recipe's, for example vit_tiny")
