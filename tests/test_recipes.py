@@ -78,6 +78,12 @@ def test_a_recipe_runs_its_stages_and_passes_over_finished_ones(tmp_path, caplog
         ("stages: 3\n", "stages a list"),
         ("stages: [draw]\n", "a stage has name, command and with"),
         ("stages: [{name: a, command: fake, with: }]\n", "a stage has name, command and with"),
+        ("stages: [{name: a, for: x in y, command: fake, with: {}}]\n", "`name in variable`"),
+        ("stages: [{name: a, for: , command: fake, with: {}}]\n", "`name in variable`"),
+        ("vars: {y: 3}\nstages: [{name: a, for: x in y, command: fake, with: {}}]\n", "`name in variable`"),
+        ("vars: {y: {a: 1}}\nstages: [{name: a, for: x of y, command: fake, with: {}}]\n", "`name in variable`"),
+        ("base: other.yaml\nstages: []\n", "both a base and stages"),
+        ("base: other.yaml\n", "cannot read .*other.yaml"),
     ],
 )
 def test_a_broken_recipe_is_refused_in_one_line(text, said, tmp_path):
@@ -97,3 +103,26 @@ def test_a_value_that_is_no_yaml_is_refused(tmp_path):
 def test_an_unknown_stage_is_refused(tmp_path):
     with pytest.raises(UserError, match="has no stage 'fly': it has draw, pack"):
         run_recipe(RECIPES[0], tmp_path / "out", {}, only="fly")
+
+
+def test_a_stage_is_repeated_for_every_entry_of_a_variable(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "vars: {arms: {small: {side: 32, told: {seed: 1}}, large: {side: 64, told: {seed: 2}}}}\n"
+        "stages:\n"
+        "  - name: draw-${arm}\n"
+        "    for: arm in arms\n"
+        "    command: fake\n"
+        "    with: {folder: '${out}/${arm}', size: '${arm.side}', told: '${arm.told}', text: 'side ${arm.side}'}\n"
+    )
+    stages = read_recipe(recipe, Path("out"), {})
+    assert [stage.name for stage in stages] == ["draw-small", "draw-large"]
+    assert stages[1].values == {"folder": "out/large", "size": 64, "told": {"seed": 2}, "text": "side 64"}
+
+
+def test_a_recipe_takes_the_stages_of_its_base_with_variables_of_its_own(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "vars: {a: 1, b: 2}\nstages: [{name: s, command: fake, with: {a: '${a}', b: '${b}'}}]\n"
+    )
+    (tmp_path / "derived.yaml").write_text("base: base.yaml\nvars: {b: 3}\n")
+    assert read_recipe(tmp_path / "derived.yaml", Path("out"), {"a": "4"})[0].values == {"a": 4, "b": 3}

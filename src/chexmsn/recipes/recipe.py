@@ -8,6 +8,12 @@ stages:
     with:                  # its options; ${name} is a variable, ${out} the recipe's output folder
       data: [ "${data}" ]
       out: ${out}/msn
+  - name: train-${arm}     # a stage for each entry of the variable `arms`; ${arm.options} is a field of the entry
+    for: arm in arms
+    command: train
+    with: { method: "${arm.method}", options: "${arm.options}", ... }
+
+A recipe with `base: other.yaml` has the stages of that one, beside it, and its variables where it gives none itself.
 """
 
 import logging
@@ -24,6 +30,12 @@ from chexmsn.core.errors import UserError
 from chexmsn.recipes.arguments import parse, read_yaml, run_command
 
 log = logging.getLogger(__name__)
+
+
+class _Text(string.Template):
+    """Text with variables, fields of entries among them: ${arm.method}."""
+
+    braceidpattern = r"[A-Za-z_][\w.]*"
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,12 @@ def read_recipe(path: Path, out: Path, variables: Mapping[str, str]) -> list[Sta
         raise UserError(
             f"{path} needs a value for {', '.join(missing)}: add {' '.join(f'--set {m}=...' for m in missing)}"
         )
-    return [_stage(path, stage, filled | {"out": str(out)}) for stage in content.get("stages") or []]
+    scope = filled | {"out": str(out)}
+    return [
+        _stage(path, stage, scope | entry)
+        for stage in content.get("stages") or []
+        for entry in _entries(path, stage, filled)
+    ]
 
 
 def read_stages(path: Path) -> dict[str, Stage]:
@@ -62,12 +79,31 @@ def read_stages(path: Path) -> dict[str, Stage]:
 
 def _content(path: Path) -> dict[str, Any]:
     content = read_yaml(path)
-    if unknown := set(content) - {"vars", "stages"}:
+    if unknown := set(content) - {"base", "vars", "stages"}:
         named = ", ".join(sorted(map(str, unknown)))
         raise UserError(f"{path} is no recipe: a recipe has vars and stages, not {named}")
     if not isinstance(content.get("vars") or {}, dict) or not isinstance(content.get("stages") or [], list):
         raise UserError(f"{path} is no recipe: vars are values by name, and stages a list")
-    return content
+    if "base" not in content:
+        return content
+    if "stages" in content:
+        raise UserError(f"{path} has both a base and stages: it takes the stages of its base, leave its own out")
+    base = _content(path.parent / str(content["base"]))
+    return base | {"vars": (base.get("vars") or {}) | (content.get("vars") or {})}
+
+
+def _entries(path: Path, stage: Any, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a stage's `for` adds to the variables, one time after the other; nothing, once, without it."""
+    if not isinstance(stage, dict) or "for" not in stage:
+        return [{}]
+    match str(stage["for"]).split():
+        case [name, "in", variable] if isinstance(variables.get(variable), dict):
+            return [{name: key} | _fields(name, entry) for key, entry in variables[variable].items()]
+    raise UserError(f"{path}: for takes `name in variable`, a variable with named entries, not {stage['for']!r}")
+
+
+def _fields(name: str, entry: Any) -> dict[str, Any]:
+    return {f"{name}.{field}": value for field, value in entry.items()} if isinstance(entry, dict) else {}
 
 
 def _value(name: str, text: str) -> Any:
@@ -78,10 +114,11 @@ def _value(name: str, text: str) -> Any:
 
 
 def _stage(path: Path, stage: Any, variables: Mapping[str, Any] | None) -> Stage:
-    if not isinstance(stage, dict) or set(stage) != {"name", "command", "with"} or not isinstance(stage["with"], dict):
+    needed = {"name", "command", "with"}
+    if not isinstance(stage, dict) or set(stage) - {"for"} != needed or not isinstance(stage["with"], dict):
         raise UserError(f"{path}: a stage has name, command and with (options by name), and this one is {stage}")
-    values = stage["with"] if variables is None else _fill(stage["with"], variables, path)
-    return Stage(stage["name"], stage["command"], values)
+    filled = stage if variables is None else _fill(stage, variables, path)
+    return Stage(filled["name"], filled["command"], filled["with"])
 
 
 def _fill(value: Any, variables: Mapping[str, Any], path: Path) -> Any:
@@ -94,7 +131,7 @@ def _fill(value: Any, variables: Mapping[str, Any], path: Path) -> Any:
     if (name := value.removeprefix("${").removesuffix("}")) in variables and value == f"${{{name}}}":
         return variables[name]  # alone in its place, a variable keeps its type
     try:
-        return string.Template(value).substitute(variables)
+        return _Text(value).substitute(variables)
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: {value!r} uses a variable that is not there ({error})") from None
 
