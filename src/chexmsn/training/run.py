@@ -120,8 +120,10 @@ def seeded(seed: int) -> Iterator[None]:
 def starting_encoder(config: TrainConfig) -> Encoder:
     """The pretrained encoder, or a new one. Raises UserError where it is not the one that was asked for."""
     needs_pretraining = load("chexmsn.methods", config.method).Method.needs_pretraining
-    if needs_pretraining and config.encoder_from is None:
-        raise UserError(f"{config.method} needs a pretrained encoder: give encoder_from, or take method supervised")
+    if needs_pretraining and config.encoder_from is None and config.encoder is None:
+        raise UserError(
+            f"{config.method} needs a pretrained encoder: give encoder_from, or encoder for a baseline of random weights"
+        )
     if not needs_pretraining and config.encoder_from is not None:
         raise UserError(f"{config.method} starts from scratch: leave encoder_from out, or take method fine-tune")
     if config.encoder_from is None:
