@@ -74,14 +74,14 @@ class Optimiser:
     """An optimiser in words: the training loop builds it and sets its values before every step.
 
     Attributes:
-        name: AdamW, or stochastic gradient descent with momentum.
+        name: AdamW; stochastic gradient descent with momentum, or with MSN's Nesterov momentum; or LARS.
         groups: every trainable parameter, once.
         betas: AdamW's decay rates.
-        momentum: that of SGD.
+        momentum: that of all but AdamW.
         clip: largest global gradient norm over the groups with `clip`; None leaves gradients alone.
     """
 
-    name: Literal["adamw", "sgd"]
+    name: Literal["adamw", "sgd", "nesterov-sgd", "lars"]
     groups: list[ParameterGroup]
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = 0.9

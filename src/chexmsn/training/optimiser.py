@@ -6,6 +6,9 @@ import torch
 from torch import nn
 
 from chexmsn.methods._base import Optimiser
+from chexmsn.training.momentum import Lars, NesterovSGD
+
+_WITH_MOMENTUM = {"sgd": torch.optim.SGD, "nesterov-sgd": NesterovSGD, "lars": Lars}
 
 
 def build_optimiser(description: Optimiser) -> torch.optim.Optimizer:
@@ -19,8 +22,8 @@ def build_optimiser(description: Optimiser) -> torch.optim.Optimizer:
         for g in description.groups
         if g.params
     ]
-    if description.name == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=description.momentum)
+    if description.name in _WITH_MOMENTUM:
+        return _WITH_MOMENTUM[description.name](groups, lr=0.0, momentum=description.momentum)
     # foreach: the fused kernel of the CPU differs from the others in the last bit, and parity is tested in float64
     return torch.optim.AdamW(groups, lr=0.0, betas=description.betas, foreach=True)
 
