@@ -97,6 +97,22 @@ def test_a_step_gives_a_finite_loss_and_every_trainable_parameter_a_gradient(nam
     assert all(p.grad.isfinite().all() for p in parameters(method).values())
 
 
+PRETRAINING = [name for name in METHODS if load("chexmsn.methods", name).Method.kind == "pretraining"]
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_pretraining_gives_features_of_each_image_to_read_its_health_off(name):
+    method = build(name)
+    step = step_of(method)
+    assert step.features.shape == (len(KEYS), method.downstream().width)
+    assert step.features.isfinite().all() and not step.features.requires_grad
+    if "prototypes_used" in step.log:
+        assert {"prototype_entropy", "agreement", "prototype_agreement"} <= step.log.keys()
+        assert step.log["prototype_entropy"] >= 0 and 0 <= step.log["prototype_agreement"] <= 1
+    if "agreement" in step.log:
+        assert -1.001 <= step.log["agreement"] <= 1.001
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_trainable_parameter_is_in_the_optimiser_once(name):
     method = build(name)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
@@ -27,10 +28,20 @@ Views = list[Float[Tensor, "_ 1 _ _"]]
 
 
 class Step(NamedTuple):
-    """What one batch gave: the loss to go down, and other numbers to log."""
+    """What one batch gave.
+
+    Attributes:
+        loss: what is to go down.
+        log: other numbers to log, without gradient. A method that has them calls them so: `agreement` (mean cosine of
+            a student's projection to its teacher's), and with prototypes `prototype_agreement` (share of the anchors
+            whose most likely prototype is their target's), `prototypes_used` and `prototype_entropy` (in nats).
+        features: what the encoder that is used downstream gave for one view of each image, pooled, without gradient:
+            the health of pretraining is read off it. Every pretraining method has them.
+    """
 
     loss: Float[Tensor, ""]
     log: dict[str, Tensor]
+    features: Float[Tensor, "B D"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +193,13 @@ def ema_update(target: nn.Module, online: nn.Module, momentum: float) -> None:
 def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Half precision raised to float32; float64 stays what it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@torch.no_grad()
+def agreement(students: Float[Tensor, "N D"], teachers: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
+    """Mean cosine similarity of the students' vectors, view-major, to the teacher's of their image."""
+    views = at_least_float32(students).unflatten(0, (-1, len(teachers)))
+    return functional.cosine_similarity(views, at_least_float32(teachers), dim=-1).mean()
 
 
 def per_view(draws: Draws, name: str, count: int) -> Draws:

@@ -226,7 +226,8 @@ class Method(AbstractMethod):
         predicted = self.decoder(torch.cat([features.pooled[:, None], features.tokens], dim=1), kept)
         with torch.autocast(images.device.type, enabled=False):
             wanted = self._wanted(images)
-            return Step(reconstruction_loss(at_least_float32(predicted), wanted, removed_patches(kept, patches)), {})
+            loss = reconstruction_loss(at_least_float32(predicted), wanted, removed_patches(kept, patches))
+            return Step(loss, {}, features.pooled.detach())
 
     def _wanted(self, images: Images) -> Float[Tensor, "B N P"]:
         patches = patchify(self.encoder.normalise(images), self.encoder.config.patch)

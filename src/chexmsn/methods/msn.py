@@ -45,6 +45,7 @@ from chexmsn.methods._base import (
     Setting,
     Step,
     Views,
+    agreement,
     at_least_float32,
     check_batch,
     check_mask_ratio,
@@ -136,6 +137,12 @@ def prototypes_used(logs: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
     """How many prototypes are somebody's most likely one."""
     used = logs.new_zeros(logs.shape[1])
     return used.index_fill(0, logs.argmax(1), 1.0).sum()
+
+
+def same_prototype(anchor_logs: Float[Tensor, "N K"], targets: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+    """Share of the anchors, view-major, whose most likely prototype is that of their image's target."""
+    views = anchor_logs.argmax(1).unflatten(0, (-1, len(targets)))
+    return (views == targets.argmax(1)).to(targets.dtype).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,9 +314,10 @@ class Method(AbstractMethod):
         groups = self.views()[1:]
         projected = [self._anchors(group, images, draws) for group, images in zip(groups, anchors, strict=True)]
         with torch.no_grad():
-            wanted = self.target(target)
+            features = self.target.encoder(target).pooled
+            wanted = self.target.head(features)
         with torch.autocast(target.device.type, enabled=False):
-            return self._loss(torch.cat(projected), wanted, schedule["sharpening"])
+            return self._loss(torch.cat(projected), wanted, schedule["sharpening"])._replace(features=features)
 
     def _anchors(self, group: ViewGroup, images: Images, draws: Draws) -> Float[Tensor, "N D"]:
         images = self.corrupted(images, per_view(draws, f"corruption-{group.name}", group.count))
@@ -347,6 +355,8 @@ class Method(AbstractMethod):
             "target_entropy": torch.special.entr(wanted).sum(1).mean(),
             "prototype_entropy": math.log(c.prototypes) - me_max,
             "prototypes_used": prototypes_used(logs),
+            "prototype_agreement": same_prototype(logs, wanted),
+            "agreement": agreement(anchors, targets),
         }
         return Step(loss, {name: value.detach() for name, value in numbers.items()})
 

@@ -34,6 +34,7 @@ from chexmsn.methods._base import (
     Setting,
     Step,
     Views,
+    agreement,
     at_least_float32,
     check_batch,
     check_patches,
@@ -133,11 +134,13 @@ class Method(AbstractMethod):
     def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
         (images,) = views
         images = self.corrupted(images, per_view(draws, "corruption", 2))
-        z1, z2 = (self.projector(self.encoder(view).pooled) for view in images.chunk(2))
+        h1, h2 = (self.encoder(view).pooled for view in images.chunk(2))
+        z1, z2 = self.projector(h1), self.projector(h2)
         p1, p2 = self.predictor(z1), self.predictor(z2)
         with torch.autocast(images.device.type, enabled=False):
             loss = symmetric_loss(*map(at_least_float32, (p1, p2, z1, z2)))
-            return Step(loss, {"projection_spread": spread(at_least_float32(z1.detach()))})
+            log = {"agreement": agreement(z1, z2), "projection_spread": spread(at_least_float32(z1.detach()))}
+            return Step(loss, log, h1.detach())
 
     def optimiser(self) -> Optimiser:
         c = self.config
