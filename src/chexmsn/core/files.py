@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,37 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON, indented, in one step."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A place beside `folder` to be filled, which takes its name in one step when it is whole, else disappears.
+
+    Raises UserError where there is something already.
+
+    >>> from tempfile import mkdtemp
+    >>> out = Path(mkdtemp()) / "out"
+    >>> with new_folder(out) as place:
+    ...     _ = (place / "a.txt").write_text("whole")
+    >>> [file.name for file in out.iterdir()]
+    ['a.txt']
+    """
+    refuse_filled(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.partial")  # always the same, so that a killed run leaves one at most
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_filled(folder: Path) -> None:
+    """Raise UserError where a new folder is meant to come and there is something already."""
+    if folder.exists() and not is_empty(folder):
+        raise UserError(f"{folder} is there already and not empty: name a new folder")
 
 
 def is_empty(folder: Path) -> bool:
