@@ -18,7 +18,7 @@ def loss_of(rows):
     prototypes.requires_grad_()
     logs = msn.log_assignments(anchors[rows], prototypes, 0.1)
     wanted = msn.target_assignments(targets[rows], prototypes)
-    loss = msn.cross_entropy(logs, wanted) + msn.regulariser(logs)
+    loss = msn.cross_entropy(logs, wanted) + msn.divergence_from_uniform(msn.mean_assignment(logs))
     loss.backward()
     return wanted, loss.detach(), prototypes.grad
 

@@ -62,6 +62,7 @@ class WarmupCosine:
     """Linear from `start` to `peak` over `warmup_epochs`, then half a cosine to `end`.
 
     `warmup_share` is the largest share of the run that may be spent on the warm-up, for short runs;
+    the last `hold` steps of the warm-up are already at the peak (facebookresearch/dino: 1);
     `stretch` and `offset` as in `Cosine`.
 
     >>> schedule = WarmupCosine(peak=1.0, warmup_epochs=2.0)
@@ -76,13 +77,46 @@ class WarmupCosine:
     warmup_share: float = 1.0
     stretch: float = 1.0
     offset: int = 0
+    hold: int = 0
 
     def at(self, step: int, total: int, per_epoch: int) -> float:
         warmup = int(min(self.warmup_epochs * per_epoch, self.warmup_share * total))
         position = step + self.offset
         if position < warmup:
-            return self.start + (self.peak - self.start) * position / warmup
+            return self.start + (self.peak - self.start) * min(position / max(1, warmup - self.hold), 1.0)
         return _half_cosine(self.peak, self.end, (position - warmup) / max(1, int(self.stretch * total) - warmup))
+
+
+@dataclass(frozen=True)
+class LinearByEpoch:
+    """From `start` to `end` in equal steps between epochs, reached in the last of the first `epochs` epochs.
+
+    `share` is the largest share of the run that this may take, for short runs.
+
+    >>> [round(LinearByEpoch(0.04, 0.07, epochs=3).at(10 * epoch, 100, per_epoch=10), 3) for epoch in range(4)]
+    [0.04, 0.055, 0.07, 0.07]
+    """
+
+    start: float
+    end: float
+    epochs: float
+    share: float = 1.0
+
+    def at(self, step: int, total: int, per_epoch: int) -> float:
+        epoch, epochs = step // per_epoch, int(min(self.epochs, self.share * total / per_epoch))
+        if epoch >= epochs:
+            return self.end
+        return self.start + (self.end - self.start) * epoch / max(1, epochs - 1)
+
+
+@dataclass(frozen=True)
+class OnAfter:
+    """0 in the first `epochs` epochs, 1 from then on."""
+
+    epochs: float
+
+    def at(self, step: int, total: int, per_epoch: int) -> float:
+        return float(step >= self.epochs * per_epoch)
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:

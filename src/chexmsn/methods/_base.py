@@ -90,6 +90,7 @@ class Optimiser:
         betas: AdamW's decay rates.
         momentum: that of all but AdamW.
         clip: largest global gradient norm over the groups with `clip`; None leaves gradients alone.
+        clip_each: largest gradient norm of each parameter tensor of these groups by itself; None likewise.
     """
 
     name: Literal["adamw", "sgd", "nesterov-sgd", "lars"]
@@ -97,6 +98,7 @@ class Optimiser:
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = 0.9
     clip: float | None = None
+    clip_each: float | None = None
 
 
 class AbstractMethod(nn.Module, ABC):
@@ -161,6 +163,10 @@ class AbstractMethod(nn.Module, ABC):
         """Values that change from step to step: "lr", "weight_decay" and the method's own."""
 
     @torch.no_grad()
+    def before_step(self, schedule: Mapping[str, float]) -> None:
+        """What comes between the (clipped) gradients and the optimiser step, such as dropping those of a frozen part."""
+
+    @torch.no_grad()
     def after_step(self, schedule: Mapping[str, float]) -> None:
         """What follows the optimiser step, such as moving a target network."""
 
@@ -223,6 +229,24 @@ def check_patches(method: str, ratio: float, encoder: EncoderConfig, size: int) 
             "set the mask ratio to 0 or take a transformer"
         )
     kept_count((size // encoder.patch) ** 2, ratio)
+
+
+def small_side(size: int, patch: int) -> int:
+    """Side in pixels of the small views of a multi-crop: 3/7 of the image's (96 of 224), to whole patches.
+
+    >>> small_side(224, 16), small_side(112, 16)
+    (96, 48)
+    """
+    return max(1, round(size * 3 / 7 / patch)) * patch
+
+
+def check_small_side(kind: str, side: int, patch: int) -> None:
+    """Raises UserError where small views of this kind are not made of whole patches."""
+    if side < patch or side % patch:
+        raise UserError(
+            f"the {kind} size must be a multiple of the patch size {patch}, not {side}: "
+            "leave it out for 3/7 of the image size"
+        )
 
 
 def check_batch(method: str, batch_size: int) -> None:

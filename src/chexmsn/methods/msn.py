@@ -26,7 +26,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -52,9 +52,11 @@ from chexmsn.methods._base import (
     check_patches,
     check_positive,
     ema_update,
+    check_small_side,
     parameter_groups,
     per_view,
 )
+    small_side,
 from chexmsn.methods._distributed import global_logsumexp, mean_over_processes
 from chexmsn.models.encoder import Encoder, EncoderConfig
 from chexmsn.models.heads import ProjectionHead
@@ -123,9 +125,9 @@ def divergence_from_uniform(probabilities: Float[Tensor, "K"]) -> Float[Tensor, 
     return (probabilities * probabilities.log()).sum() + math.log(len(probabilities))
 
 
-def regulariser(logs: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
-    """The divergence from uniform of the mean assignment, over the anchors of all processes ("me-max")."""
-    return divergence_from_uniform(mean_over_processes(logs.exp().mean(0)))
+def mean_assignment(logs: Float[Tensor, "N K"]) -> Float[Tensor, "K"]:
+    """How much of the anchors of all processes each prototype gets; "me-max" is its divergence from uniform."""
+    return mean_over_processes(logs.exp().mean(0))
 
 
 def mean_entropy(logs: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
@@ -243,7 +245,7 @@ def focal_size(config: Config, size: int, patch: int) -> int:
     >>> focal_size(Config(), 224, 16), focal_size(Config(), 112, 16), focal_size(Config(focal_size=64), 112, 16)
     (96, 48, 64)
     """
-    return config.focal_size or max(1, round(size * 3 / 7 / patch)) * patch
+    return config.focal_size or small_side(size, patch)
 
 
 class Projected(nn.Module):
@@ -264,6 +266,7 @@ class Method(AbstractMethod):
     kind = "pretraining"
     uses_mask_ratio = True
 
+    regulariser: ClassVar[str] = "me_max"
     def __init__(self, config: Config, encoder: Encoder, setting: Setting) -> None:
         super().__init__()
         self.check(config, encoder.config, setting.size, setting.batch_size)
@@ -288,11 +291,7 @@ class Method(AbstractMethod):
         check_patches("MSN", config.mask_ratio, encoder, size)
         if config.focal_views:
             side = focal_size(config, size, encoder.patch)
-            if side < encoder.patch or side % encoder.patch:
-                raise UserError(
-                    f"the focal size must be a multiple of the patch size {encoder.patch}, not {side}: "
-                    "leave it out for 3/7 of the image size"
-                )
+            check_small_side("focal", side, encoder.patch)
             check_patches("MSN", config.mask_ratio if config.mask_focal else 0.0, encoder, side)
 
     def views(self) -> ViewPlan:
@@ -345,15 +344,16 @@ class Method(AbstractMethod):
             smoothing=c.label_smoothing,
         )
         matching = cross_entropy(logs, wanted)
-        me_max = regulariser(logs)
+        mean = mean_assignment(logs)
+        divergence = self.divergence(mean)
         entropy = mean_entropy(logs)
-        loss = matching + c.me_max * me_max + c.entropy * entropy
+        loss = matching + c.me_max * divergence + c.entropy * entropy
         numbers = {
             "cross_entropy": matching,
-            "me_max": me_max,
+            self.regulariser: divergence,
             "anchor_entropy": entropy,
             "target_entropy": torch.special.entr(wanted).sum(1).mean(),
-            "prototype_entropy": math.log(c.prototypes) - me_max,
+            "prototype_entropy": torch.special.entr(mean).sum(),
             "prototypes_used": prototypes_used(logs),
             "prototype_agreement": same_prototype(logs, wanted),
             "agreement": agreement(anchors, targets),
@@ -361,6 +361,10 @@ class Method(AbstractMethod):
         return Step(loss, {name: value.detach() for name, value in numbers.items()})
 
     def optimiser(self) -> Optimiser:
+    def divergence(self, mean: Float[Tensor, "K"]) -> Float[Tensor, ""]:
+        """How far the mean assignment is from the wanted one; here, from uniform."""
+        return divergence_from_uniform(mean)
+
         groups = parameter_groups(self.online.named_parameters())
         if self.config.prototypes_trained:
             groups.append(ParameterGroup(params=[self.prototypes], weight_decay=False, clip=False))

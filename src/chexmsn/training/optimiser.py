@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from chexmsn.methods._base import Optimiser
 from chexmsn.training.momentum import Lars, NesterovSGD
@@ -33,6 +33,18 @@ def apply_schedule(optimiser: torch.optim.Optimizer, schedule: Mapping[str, floa
     for group in optimiser.param_groups:
         group["lr"] = schedule[group["lr_schedule"]] * group["lr_scale"]
         group["weight_decay"] = schedule["weight_decay"] if group["decays"] else 0.0
+
+
+def clip_gradients(description: Optimiser) -> Tensor:
+    """Scale gradients down to what the description allows; returns their joint norm before, as clipping counts it."""
+    clipped = clipped_parameters(description)
+    norm = nn.utils.get_total_norm([p.grad for p in clipped if p.grad is not None])
+    if description.clip is not None:
+        nn.utils.clip_grads_with_norm_(clipped, description.clip, norm)
+    if description.clip_each is not None:
+        for parameter in clipped:
+            nn.utils.clip_grad_norm_(parameter, description.clip_each)
+    return norm
 
 
 def clipped_parameters(description: Optimiser) -> list[nn.Parameter]:
