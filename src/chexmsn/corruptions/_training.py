@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from chexmsn.core import lookup
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
+from chexmsn.core.limits import check_limits
 from chexmsn.core.shapes import Images
 from chexmsn.corruptions._severity import apply
 
@@ -34,10 +35,7 @@ class CorruptionPlan:
             )
         for name in self.names:
             lookup.load("chexmsn.corruptions", name)
-        if not 0 <= self.severity[0] <= self.severity[1] <= 5:
-            raise UserError(f"severity must be (low, high) in [0, 5], not {self.severity}: choose for example 1, 5")
-        if not 0 <= self.probability <= 1:
-            raise UserError(f"the probability of corruption must lie in [0, 1], not {self.probability}: choose 0.5")
+        check_limits(self, "corruption", severity="[0, 5]", probability="[0, 1]")
 
     def describe(self) -> list[dict[str, object]]:
         """What a model trained with this plan has seen, one entry per corruption, ready for JSON.

@@ -16,6 +16,7 @@ from chexmsn.core.batch import to_images
 from chexmsn.core.device import choose_device
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_atomic
+from chexmsn.core.limits import check_limits
 from chexmsn.core.progress import progress
 from chexmsn.data.decode import Fit, UnreadableImage, decode, fit_square
 from chexmsn.evaluation.scoring import Degraded, probabilities
@@ -52,10 +53,7 @@ class PredictConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, not {self.batch_size}")
-        if self.workers < 0:
-            raise UserError(f"workers must be at least 0, not {self.workers}")
+        check_limits(self, batch_size="[1, inf)", workers="[0, inf)")
 
 
 def predict(config: PredictConfig) -> Path:

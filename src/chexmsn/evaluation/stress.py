@@ -18,6 +18,7 @@ from jaxtyping import Float32
 from chexmsn.core.device import choose_device
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_atomic
+from chexmsn.core.limits import check_limits
 from chexmsn.data.collection import Collection
 from chexmsn.data.labels import Policy, canonical, shared_findings
 from chexmsn.data.pack import open_pack
@@ -68,9 +69,7 @@ class StressConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("repeats", "resamples", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_limits(self, repeats="[1, inf)", resamples="[1, inf)", batch_size="[1, inf)")
         if "smooth" in (self.labels.uncertain, *self.labels.per_finding.values()):
             raise UserError("a test needs labels of 0 and 1, not smooth ones: choose zeros, ones or ignore")
 

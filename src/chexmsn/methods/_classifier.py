@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
+from chexmsn.core.limits import check_limits
 from chexmsn.core.schedules import Constant, Schedule, WarmupCosine
 from chexmsn.core.shapes import Images, Kept, Labels
 from chexmsn.corruptions import CorruptionPlan, kept_patches
@@ -22,9 +23,7 @@ from chexmsn.methods._base import (
     Step,
     Views,
     at_least_float32,
-    check_mask_ratio,
     check_patches,
-    check_positive,
     per_view,
 )
 from chexmsn.models.classifier import Classifier
@@ -92,8 +91,9 @@ class ClassifierConfig:
     corruption: CorruptionPlan | None = None
 
     def __post_init__(self) -> None:
-        check_mask_ratio(self.mask_ratio)
-        check_positive(self, "lr")
+        check_limits(self, mask_ratio="[0, 1)", scale="(0, 1]", flip="[0, 1]")
+        check_limits(self, lr="(0, inf)", lr_final="[0, inf)", weight_decay="[0, inf)")
+        check_limits(self, warmup_epochs="[0, inf)", warmup_share="(0, 1]")
 
 
 class AbstractClassifierMethod(AbstractMethod):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from chexmsn.core.errors import UserError
+from chexmsn.core.limits import check_limits
 from chexmsn.methods._base import ParameterGroup, decays, parameter_groups
 from chexmsn.methods._classifier import AbstractClassifierMethod, ClassifierConfig
 from chexmsn.models.encoder import VIT_SIZES, EncoderConfig
@@ -61,8 +62,7 @@ class Config(ClassifierConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.layer_decay <= 1:
-            raise UserError(f"layer decay must lie in (0, 1], not {self.layer_decay}: 0.75 is usual, 1 turns it off")
+        check_limits(self, layer_decay="(0, 1]")
 
 
 class Method(AbstractClassifierMethod):

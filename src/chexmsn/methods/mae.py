@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
+from chexmsn.core.limits import check_limits
 from chexmsn.core.schedules import Constant, Schedule, WarmupCosine
 from chexmsn.core.shapes import Images, Kept, Labels
 from chexmsn.corruptions import CorruptionPlan, kept_count, kept_patches
@@ -35,9 +36,7 @@ from chexmsn.methods._base import (
     Step,
     Views,
     at_least_float32,
-    check_mask_ratio,
     check_patches,
-    check_positive,
     parameter_groups,
     per_view,
 )
@@ -163,8 +162,9 @@ class Config:
     corruption: CorruptionPlan | None = None
 
     def __post_init__(self) -> None:
-        check_mask_ratio(self.mask_ratio)
-        check_positive(self, "blr", "lr", "decoder_width", "decoder_depth")
+        check_limits(self, mask_ratio="[0, 1)", scale="(0, 1]", flip="[0, 1]")
+        check_limits(self, decoder_width="[1, inf)", decoder_depth="[1, inf)", weight_decay="[0, inf)")
+        check_limits(self, lr="(0, inf)", blr="(0, inf)", warmup_epochs="[0, inf)", warmup_share="(0, 1]")
         if (self.decoder_width or 32) % 32:
             raise UserError(
                 f"the decoder's width must be a multiple of 32 (its heads are 32 wide), not {self.decoder_width}"

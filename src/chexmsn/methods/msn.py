@@ -35,6 +35,7 @@ from torch.nn import functional
 
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
+from chexmsn.core.limits import check_limits
 from chexmsn.core.schedules import Constant, Cosine, Linear, Schedule, WarmupCosine
 from chexmsn.core.shapes import Images, Kept, Labels
 from chexmsn.corruptions import CorruptionPlan, kept_patches
@@ -48,9 +49,7 @@ from chexmsn.methods._base import (
     agreement,
     at_least_float32,
     check_batch,
-    check_mask_ratio,
     check_patches,
-    check_positive,
     ema_update,
     check_small_side,
     parameter_groups,
@@ -224,19 +223,16 @@ class Config:
     corruption: CorruptionPlan | None = None
 
     def __post_init__(self) -> None:
-        check_mask_ratio(self.mask_ratio)
-        check_positive(self, "temperature", "sharpening", "prototypes", "head_hidden", "head_out", "lr")
-        if self.stretch < 1:
-            raise UserError(f"schedules cannot be shorter than the run: stretch must be at least 1, not {self.stretch}")
-        if self.random_views < 0 or self.focal_views < 0 or self.random_views + self.focal_views == 0:
-            raise UserError(
-                f"MSN needs at least one anchor, not {self.random_views} random and {self.focal_views} focal views: "
-                "the published setting is 1 and 10"
-            )
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"label smoothing must lie in [0, 1), not {self.label_smoothing}: 0 turns it off")
-        if not 0 <= self.ema_start <= 1:
-            raise UserError(f"the target's momentum must lie in [0, 1], not {self.ema_start}: 0.996 is usual")
+        check_limits(self, mask_ratio="[0, 1)", random_scale="(0, 1]", focal_scale="(0, 1]", flip="[0, 1]")
+        check_limits(self, random_views="[0, inf)", focal_views="[0, inf)", focal_size="[1, inf)")
+        check_limits(self, prototypes="[1, inf)", head_hidden="[1, inf)", head_out="[1, inf)", label_smoothing="[0, 1)")
+        check_limits(self, temperature="(0, inf)", sharpening="(0, inf)", sharpening_final="(0, inf)")
+        check_limits(self, sinkhorn="[0, inf)", me_max="[0, inf)", entropy="[0, inf)", ema_start="[0, 1]")
+        check_limits(self, lr="(0, inf)", lr_start="[0, inf)", lr_final="[0, inf)", clip="(0, inf)")
+        check_limits(self, weight_decay="[0, inf)", weight_decay_final="[0, inf)")
+        check_limits(self, warmup_epochs="[0, inf)", warmup_share="(0, 1]", stretch="[1, inf)")
+        if self.random_views + self.focal_views == 0:
+            raise UserError("MSN needs at least one anchor: the published setting is 1 random and 10 focal views")
 
 
 def focal_size(config: Config, size: int, patch: int) -> int:

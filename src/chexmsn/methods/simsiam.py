@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from chexmsn.core.draws import Draws
+from chexmsn.core.limits import check_limits
 from chexmsn.core.schedules import Constant, Schedule, WarmupCosine
 from chexmsn.core.shapes import Labels
 from chexmsn.corruptions import CorruptionPlan
@@ -38,7 +39,6 @@ from chexmsn.methods._base import (
     at_least_float32,
     check_batch,
     check_patches,
-    check_positive,
     per_view,
 )
 from chexmsn.models.encoder import Encoder, EncoderConfig
@@ -80,6 +80,7 @@ class Config:
         base_lr: learning rate per 256 images.
         fix_predictor_lr: the predictor keeps the first learning rate to the end.
         warmup_epochs: length of a warm-up from 0; the authors have none.
+        warmup_share: the warm-up takes at most this share of the run.
         weight_decay: on every parameter.
         corruption: what both views are corrupted with.
     """
@@ -96,11 +97,14 @@ class Config:
     base_lr: float = 0.05
     fix_predictor_lr: bool = True
     warmup_epochs: float = 0.0
+    warmup_share: float = 0.1
     weight_decay: float = 1e-4
     corruption: CorruptionPlan | None = None
 
     def __post_init__(self) -> None:
-        check_positive(self, "projection", "bottleneck", "base_lr", "lr")
+        check_limits(self, scale="(0, 1]", flip="[0, 1]", projection="[1, inf)", bottleneck="[1, inf)")
+        check_limits(self, momentum="[0, 1)", lr="(0, inf)", base_lr="(0, inf)", weight_decay="[0, inf)")
+        check_limits(self, warmup_epochs="[0, inf)", warmup_share="(0, 1]")
 
 
 class Method(AbstractMethod):
@@ -154,7 +158,7 @@ class Method(AbstractMethod):
         c = self.config
         lr = c.base_lr * self.setting.batch_size / 256 if c.lr is None else c.lr
         return {
-            "lr": WarmupCosine(peak=lr, warmup_epochs=c.warmup_epochs),
+            "lr": WarmupCosine(peak=lr, warmup_epochs=c.warmup_epochs, warmup_share=c.warmup_share),
             "predictor_lr": Constant(lr),
             "weight_decay": Constant(c.weight_decay),
         }

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chexmsn.core.errors import UserError
+from chexmsn.core.limits import check_limits
 from chexmsn.core.shapes import Images, Kept
 
 
@@ -64,16 +65,13 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.name not in ENCODERS:
             raise UserError(f"there is no encoder called {self.name!r}: choose one of {', '.join(ENCODERS)}")
-        if self.patch < 1:
-            raise UserError(f"patch size must be at least 1 pixel, not {self.patch}: choose for example 16")
+        check_limits(self, patch="[1, inf)", mean="[0, 1]", std="(0, inf)", drop_path="[0, 1)")
         if self.size < 1 or self.size % self.patch:
             raise UserError(f"image size must be {_whole_patches(self.size, self.patch)}")
         if self.channels not in (1, 3):
             raise UserError(f"an encoder takes 1 or 3 channels, not {self.channels}: choose 1 for radiographs")
         if not self.std > 0:
             raise UserError(f"the pixel standard deviation must be above 0, not {self.std}: choose for example 0.25")
-        if not 0 <= self.drop_path < 1:
-            raise UserError(f"drop path must lie in [0, 1), not {self.drop_path}: choose for example 0.1")
 
 
 def _whole_patches(size: int, patch: int) -> str:

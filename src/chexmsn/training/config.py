@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from chexmsn.core.errors import UserError
+from chexmsn.core.limits import check_limits
 from chexmsn.data.labels import Policy
 from chexmsn.models.encoder import EncoderConfig
 
@@ -53,9 +54,8 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "devices"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_limits(self, epochs="[1, inf)", batch_size="[1, inf)", devices="[1, inf)")
+        check_limits(self, patience="[1, inf)", min_delta="[0, inf)", workers="[0, inf)")
         if self.batch_size % self.devices:
             raise UserError(
                 f"batch_size ({self.batch_size}) must be a multiple of devices ({self.devices}): each takes its share"
@@ -99,7 +99,4 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.share <= 1:
-            raise UserError(
-                f"share of the training patients must lie in (0, 1], not {self.share}: take for example 0.1"
-            )
+        check_limits(self, "the training patients", share="(0, 1]")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from chexmsn.core.draws import Draws
-from chexmsn.core.errors import UserError
+from chexmsn.core.limits import check_limits
 from chexmsn.core.shapes import Images
 
 
@@ -29,14 +29,7 @@ class Affine:
     shift: float = 0.15
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rotate <= 180:
-            raise UserError(f"rotation must lie in [0, 180] degrees, not {self.rotate}: choose for example 45")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise UserError(
-                f"magnification must be (low, high) above 0, not {self.scale}: choose for example 0.85, 1.15"
-            )
-        if not 0 <= self.shift < 1:
-            raise UserError(f"shift must lie in [0, 1) of the side, not {self.shift}: choose for example 0.15")
+        check_limits(self, "affine", rotate="[0, 180]", scale="(0, inf)", shift="[0, 1)")
 
 
 def move(images: Images, affine: Affine, draws: Draws) -> Images:

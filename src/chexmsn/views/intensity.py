@@ -6,14 +6,8 @@ import torch
 
 from chexmsn.core.bands import gaussian_blur
 from chexmsn.core.draws import Draws
-from chexmsn.core.errors import UserError
+from chexmsn.core.limits import check_limits
 from chexmsn.core.shapes import Images
-
-
-def check_probability(what: str, probability: float) -> None:
-    """Raises UserError outside [0, 1]."""
-    if not 0 <= probability <= 1:
-        raise UserError(f"the probability of {what} must lie in [0, 1], not {probability}: choose for example 0.5")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +29,7 @@ class Jitter:
     probability: float = 0.8
 
     def __post_init__(self) -> None:
-        for name in ("brightness", "contrast", "gamma"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(
-                    f"jitter's {name} must lie in [0, 1], not {getattr(self, name)}: choose for example 0.4"
-                )
-        check_probability("jitter", self.probability)
+        check_limits(self, "jitter", brightness="[0, 1]", contrast="[0, 1]", gamma="[0, 1]", probability="[0, 1]")
 
 
 def jitter(images: Images, how: Jitter, draws: Draws) -> Images:
@@ -69,11 +58,7 @@ class Blur:
     probability: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.sigma[0] <= self.sigma[1]:
-            raise UserError(
-                f"the sigma of blur must be (low, high) from 0 up, not {self.sigma}: choose for example 0.1, 2"
-            )
-        check_probability("blur", self.probability)
+        check_limits(self, "blur", sigma="[0, inf)", probability="[0, 1]")
 
 
 def blur(images: Images, how: Blur, draws: Draws) -> Images:

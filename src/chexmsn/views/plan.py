@@ -14,10 +14,11 @@ from torch import Tensor
 
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
+from chexmsn.core.limits import check_limits
 from chexmsn.core.shapes import Images
 from chexmsn.views.affine import Affine, move
 from chexmsn.views.crops import Boxes, central_boxes, flip, random_boxes, resize_boxes
-from chexmsn.views.intensity import Blur, Jitter, blur, check_probability, jitter
+from chexmsn.views.intensity import Blur, Jitter, blur, jitter
 
 EVALUATED_SHARE = 224 / 256
 """The share of the side that the published evaluation sees: 256 px on the short side, of which the central 224."""
@@ -50,19 +51,8 @@ class ViewGroup:
     blur: Blur | None = None
 
     def __post_init__(self) -> None:
-        of = f"of view group {self.name!r}"
-        for name in ("count", "size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"the {name} {of} must be at least 1, not {getattr(self, name)}: leave the group out")
-        if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise UserError(
-                f"the scale {of} must be (low, high) in (0, 1], not {self.scale}: choose for example 0.3, 1.0"
-            )
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise UserError(
-                f"the ratio {of} must be (low, high) above 0, not {self.ratio}: choose for example 0.75, 1.33"
-            )
-        check_probability(f"a flip {of}", self.flip)
+        of = f"view group {self.name!r}"
+        check_limits(self, of, count="[1, inf)", size="[1, inf)", scale="(0, 1]", ratio="(0, inf)", flip="[0, 1]")
 
 
 ViewPlan = tuple[ViewGroup, ...]
