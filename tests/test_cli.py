@@ -57,7 +57,7 @@ def test_bad_words_get_one_line_and_exit_code_2(capsys):
         (["pretrain", "--data", "x", "--out", "x", "--epochs", "0"], "epochs must be at least 1"),
         (["pretrain", "--data", "x", "--out", "x", "--unheard-of", "1"], "unheard-of"),
         (["pretrain", "--data", "nowhere", "--out", "x", "--device", "cpu"], "nowhere"),
-        (["pretrain", "--data", "x", "--out", "x", "--options.mask_ratio", "1.2"], "mask ratio must lie in [0, 1)"),
+        (["pretrain", "--data", "x", "--out", "x", "--options.mask_ratio", "1.2"], "mask_ratio must lie in [0, 1)"),
         (["pretrain", "--data", "x", "--out", "x", "--encoder.name", "vit_huge"], "vit_huge"),
         (["pretrain", "--data", "x", "--out", "x", "--device", "cpu", "--precision", "16"], "-p 32"),
         (["pretrain", "--data", "x", "--out", "x", "--device", "gpu"], "--device cpu"),

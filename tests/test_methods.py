@@ -227,7 +227,7 @@ def test_learns_a_fixed_batch(name):
 @pytest.mark.parametrize("name", MASKED)
 @pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5])
 def test_a_mask_ratio_out_of_range_is_refused(name, ratio):
-    with pytest.raises(UserError, match="mask ratio must lie in"):
+    with pytest.raises(UserError, match="mask_ratio must lie in"):
         config_of(name, mask_ratio=ratio)
 
 

@@ -306,8 +306,8 @@ def balanced_without_shares():
     [
         (lambda: build("msn", focal_size=20), "focal size must be a multiple of the patch size 8, not 20"),
         (lambda: msn.Config(random_views=0, focal_views=0), "at least one anchor"),
-        (lambda: msn.Config(label_smoothing=1.0), "label smoothing must lie in"),
-        (lambda: msn.Config(ema_start=1.5), "momentum must lie in"),
+        (lambda: msn.Config(label_smoothing=1.0), "label_smoothing must lie in"),
+        (lambda: msn.Config(ema_start=1.5), "ema_start must lie in"),
         (lambda: msn.Config(temperature=0.0), "temperature must be above 0, not 0.0"),
         (lambda: msn.Config(stretch=0.5), "stretch must be at least 1"),
         (lambda: simsiam.Method.check(simsiam.Config(), EncoderConfig(), 224, batch_size=1), "2 images or more, not 1"),
@@ -317,7 +317,7 @@ def balanced_without_shares():
         (lambda: mae.Config(decoder_width=100), "multiple of 32"),
         (lambda: mae.sine_cosine_positions(6, (2, 2)), "multiple of 4"),
         (lambda: simsiam.Config(lr=0.0), "lr must be above 0"),
-        (lambda: fine_tune.Config(layer_decay=0.0), "layer decay must lie in"),
+        (lambda: fine_tune.Config(layer_decay=0.0), "layer_decay must lie in"),
         (lambda: build("fine-tune", encoder="resnet18", layer_decay=0.5), "set it to 1"),
         (
             lambda: supervised.Method(

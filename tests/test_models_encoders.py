@@ -276,7 +276,7 @@ def test_the_bias_that_cancels_is_frozen():
         ({"name": "vit_smal"}, "no encoder called 'vit_smal'.*vit_small.*resnet50"),
         ({"size": 100}, "multiple of the patch size 16, not 100: choose 96 or 112"),
         ({"size": 0}, "multiple of the patch size 16, not 0: choose 16"),
-        ({"patch": 0}, "at least 1 pixel, not 0"),
+        ({"patch": 0}, "patch must be at least 1, not 0"),
         ({"channels": 2}, "1 or 3 channels, not 2"),
         ({"std": 0.0}, "above 0, not 0.0"),
         ({"std": math.nan}, "above 0, not nan"),

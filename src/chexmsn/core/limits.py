@@ -26,13 +26,13 @@ def check_limits(options: Any, of: str = "", /, **limits: str) -> None:
     >>> check_limits(Mask(float("nan")), mask_ratio="[0, 1)")
     Traceback (most recent call last):
     ...
-    chexmsn.core.errors.UserError: mask ratio must lie in [0, 1), not nan: choose for example 0.15
+    chexmsn.core.errors.UserError: mask_ratio must lie in [0, 1), not nan: choose for example 0.15
     """
     defaults = {field.name: field.default for field in dataclasses.fields(options)}
     for name, interval in limits.items():
         value = getattr(options, name)
         if value is not None and not _allowed(value, interval):
-            what = f"{name.replace('_', ' ')}{of and f' of {of}'}"
+            what = f"{name}{of and f' of {of}'}"
             raise UserError(f"{what} must {_rule(value, interval)}, not {value}{_remedy(defaults[name])}")
 
 
