@@ -6,6 +6,8 @@ from typing import Any
 
 from chexmsn.core.errors import UserError
 
+Number = int | float
+
 
 def check_limits(options: Any, of: str = "", /, **limits: str) -> None:
     """Raise UserError for the first named field of a dataclass that is outside its interval.
@@ -36,12 +38,12 @@ def check_limits(options: Any, of: str = "", /, **limits: str) -> None:
             raise UserError(f"{what} must {_rule(value, interval)}, not {value}{_remedy(defaults[name])}")
 
 
-def _allowed(value: float | tuple[float, ...], interval: str) -> bool:
+def _allowed(value: Number | tuple[Number, ...], interval: str) -> bool:
     numbers = value if isinstance(value, tuple) else (value,)
     return all(_inside(number, interval) for number in numbers) and not (len(numbers) == 2 and numbers[0] > numbers[1])
 
 
-def _inside(number: float, interval: str) -> bool:
+def _inside(number: Number, interval: str) -> bool:
     low, high = _ends(interval)
     above = number > low if interval.startswith("(") else number >= low
     below = number < high if interval.endswith(")") else number <= high
