@@ -54,9 +54,9 @@ def micro():
 def test_features_have_the_promised_shapes(name, channels):
     encoder = on_meta(name, channels=channels)
     for height, width in [(224, 224), (96, 96), (64, 160)]:
-        pooled, tokens = encoder(torch.empty(2, 1, height, width, device="meta"))
+        pooled, tokens, before_norm = encoder(torch.empty(2, 1, height, width, device="meta"))
         rows, columns = encoder.grid(height, width)
-        assert pooled.shape == (2, encoder.width)
+        assert pooled.shape == before_norm.shape == (2, encoder.width)
         assert (rows, columns) == (height // 16, width // 16)
         if encoder.kind == "transformer":
             assert tokens.shape == (2, rows * columns, encoder.width)
@@ -162,7 +162,7 @@ def test_resizing_keeps_what_the_encoder_says(name):
 def test_kept_patches_alone_are_encoded(name):
     encoder = on_meta(name)
     kept = torch.empty(2, 5, dtype=torch.int64, device="meta")
-    pooled, tokens = encoder(torch.empty(2, 1, 96, 96, device="meta"), kept)
+    pooled, tokens, _ = encoder(torch.empty(2, 1, 96, 96, device="meta"), kept)
     assert pooled.shape == (2, encoder.width)
     assert tokens.shape == (2, 5, encoder.width)
     assert encoder.width // encoder.vit.blocks[0].attn.num_heads == 64

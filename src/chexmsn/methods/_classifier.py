@@ -1,19 +1,18 @@
-"""What the three ways to train a classifier share: inputs, loss, learning rate. They differ in what is trained."""
+"""What all ways to train a classifier share: inputs, loss, learning rate. They differ in what is trained."""
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
 from chexmsn.core.schedules import Constant, Schedule, WarmupCosine
-from chexmsn.core.shapes import Images, Kept, Labels
+from chexmsn.core.shapes import Kept, Labels
 from chexmsn.corruptions import CorruptionPlan, kept_patches
 from chexmsn.methods._base import (
     AbstractMethod,
@@ -24,6 +23,7 @@ from chexmsn.methods._base import (
     Views,
     at_least_float32,
     check_patches,
+    parameter_groups,
     per_view,
 )
 from chexmsn.models.classifier import Classifier
@@ -100,23 +100,20 @@ class AbstractClassifierMethod(AbstractMethod):
     """Binary cross-entropy on one view of each image, AdamW with warm-up and cosine.
 
     Args:
-        readout: what pooled features pass through before the linear layer while training.
+        readout: what the linear layer reads of the features, by its name in `models/readout.py`.
     """
 
     kind = "classifier"
     uses_mask_ratio = True
 
-    def __init__(
-        self, config: ClassifierConfig, encoder: Encoder, setting: Setting, readout: nn.Module | None = None
-    ) -> None:
+    def __init__(self, config: ClassifierConfig, encoder: Encoder, setting: Setting, readout: str = "pooled") -> None:
         super().__init__()
         self.check(config, encoder.config, setting.size, setting.batch_size)
         if config.balanced and setting.positives is None:
             raise UserError("balanced weights need the share of positives per finding, which this run does not have")
         self.config = config
         self.setting = setting
-        self.classifier = Classifier(encoder, setting.findings)
-        self.readout = nn.Identity() if readout is None else readout
+        self.classifier = Classifier(encoder, setting.findings, readout)
         weights = positive_weights(setting.positives) if config.balanced else None
         self.register_buffer("positive_weight", weights, persistent=False)
 
@@ -133,16 +130,7 @@ class AbstractClassifierMethod(AbstractMethod):
     def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
         (images,) = views
         images = self.corrupted(images, per_view(draws, "corruption", 1))
-        return Step(self.loss(self.logits(images, self._kept(draws)), labels), {})
-
-    @torch.no_grad()
-    def validation_step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
-        (images,) = views
-        return Step(self.loss(self.logits(images), labels), {})
-
-    def logits(self, images: Images, kept: Kept | None = None) -> Float[Tensor, "B C"]:
-        """One number per finding."""
-        return self.classifier.head(self.readout(self.classifier.encoder(images, kept).pooled))
+        return Step(self.loss(self.classifier(images, self._kept(draws)), labels), {})
 
     def loss(self, logits: Float[Tensor, "B C"], labels: Labels) -> Float[Tensor, ""]:
         """The training loss of given logits, in at least float32."""
@@ -155,9 +143,9 @@ class AbstractClassifierMethod(AbstractMethod):
         rows, columns = self.classifier.encoder.grid(self.setting.size)
         return kept_patches(draws.stream("mask"), rows * columns, self.config.mask_ratio)
 
-    @abstractmethod
     def groups(self) -> list[ParameterGroup]:
-        """What is trained."""
+        """What is trained: all that is not frozen, at one rate."""
+        return parameter_groups(self.classifier.named_parameters())
 
     def optimiser(self) -> Optimiser:
         return Optimiser(name="adamw", groups=self.groups())

@@ -16,7 +16,7 @@ from torch import nn
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
-from chexmsn.methods._base import ParameterGroup, decays, parameter_groups
+from chexmsn.methods._base import ParameterGroup, decays
 from chexmsn.methods._classifier import AbstractClassifierMethod, ClassifierConfig
 from chexmsn.models.encoder import VIT_SIZES, EncoderConfig
 
@@ -78,6 +78,6 @@ class Method(AbstractClassifierMethod):
 
     def groups(self) -> list[ParameterGroup]:
         if self.config.layer_decay == 1:
-            return parameter_groups(self.classifier.named_parameters())
+            return super().groups()
         depth = VIT_SIZES[self.classifier.encoder.config.name].depth
         return layer_groups(self.classifier, depth, self.config.layer_decay)

@@ -7,7 +7,6 @@ The encoder it is given should be a new one.
 
 from dataclasses import dataclass
 
-from chexmsn.methods._base import ParameterGroup, parameter_groups
 from chexmsn.methods._classifier import AbstractClassifierMethod, ClassifierConfig
 
 
@@ -20,6 +19,3 @@ class Config(ClassifierConfig):
 
 class Method(AbstractClassifierMethod):
     """All weights are trained, all at the same rate."""
-
-    def groups(self) -> list[ParameterGroup]:
-        return parameter_groups(self.classifier.named_parameters())

@@ -84,11 +84,13 @@ class Features(NamedTuple):
     """What an encoder says of a batch of images.
 
     `pooled` is the class token or the global average pool, `tokens` are the patch tokens in the
-    order of `kept` (row-major where the image is whole); a CNN has none.
+    order of `kept` (row-major where the image is whole); a CNN has none. `before_norm` is the class
+    token before the last LayerNorm, which MSN's evaluations read; a CNN's is `pooled`.
     """
 
     pooled: Float[Tensor, "B D"]
     tokens: Float[Tensor, "B N D"] | None
+    before_norm: Float[Tensor, "B D"]
 
 
 class Encoder(nn.Module, ABC):

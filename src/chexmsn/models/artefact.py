@@ -7,6 +7,7 @@ An artefact is a folder of two files: `encoder.safetensors` or `classifier.safet
     kind           encoder | classifier
     encoder        the fields of EncoderConfig
     findings       names in the order of the outputs (classifier)
+    readout        what the linear layer reads of the features (classifier; older ones have none: pooled)
     thresholds     finding -> probability from which on it counts as present (classifier)
     preprocessing  what an image must go through before and inside the network, for other software
     fingerprint    of the weights, checked when they are loaded
@@ -14,8 +15,8 @@ An artefact is a folder of two files: `encoder.safetensors` or `classifier.safet
 
 Models are loaded from an artefact, from a run folder that holds one (`encoder/`, `classifier/`), or
 from a Lightning checkpoint of ours. Such a checkpoint has plain `hyper_parameters`: `encoder` (the
-fields of EncoderConfig), `method`, `findings` (none: an encoder) and `downstream_prefix`, with which
-the names of the downstream model's weights begin in its state dict.
+fields of EncoderConfig), `method`, `findings` (none: an encoder), `readout` (of a classifier) and
+`downstream_prefix`, with which the names of the downstream model's weights begin in its state dict.
 """
 
 import hashlib
@@ -35,6 +36,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json, write_json
 from chexmsn.models.classifier import Classifier
 from chexmsn.models.encoder import Encoder, EncoderConfig, build_encoder
+from chexmsn.models.readout import READOUTS
 
 FORMAT = 1
 KINDS = ("encoder", "classifier")
@@ -59,6 +61,7 @@ class _Stored:
     path: Path
     config: EncoderConfig
     findings: tuple[str, ...]  # none: an encoder
+    readout: str
     weights: dict[str, Tensor]
     thresholds: dict[str, float]
     provenance: dict[str, Any]
@@ -102,6 +105,7 @@ def save_classifier(
         raise UserError(f"no output for the threshold of {unknown[0]}: findings are {', '.join(classifier.findings)}")
     extra = {
         "findings": list(classifier.findings),
+        "readout": classifier.reads,
         "thresholds": dict(thresholds),
         "provenance": dict(provenance),
     }
@@ -134,7 +138,7 @@ def load_classifier(path: Path) -> ClassifierArtefact:
         raise UserError(f"{path} holds an encoder and no classifier: train one on it first")
     encoder = _empty_encoder(stored.config)
     with torch.device("meta"):
-        classifier = Classifier(encoder, stored.findings)
+        classifier = Classifier(encoder, stored.findings, stored.readout)
     _fill(classifier, stored.weights, stored.path)
     return ClassifierArtefact(classifier.eval(), stored.findings, stored.thresholds, stored.provenance, stored.path)
 
@@ -245,6 +249,7 @@ def _read_folder(folder: Path) -> _Stored:
         folder,
         _config(described.get("encoder"), folder),
         tuple(described.get("findings", ())),
+        _readout(described, folder),
         weights,
         described.get("thresholds", {}),
         described.get("provenance", {}),
@@ -272,6 +277,7 @@ def _read_checkpoint(file: Path) -> _Stored:
         file,
         _config(described["encoder"], file),
         tuple(described["findings"]),
+        _readout(described, file),
         _below(described["downstream_prefix"], checkpoint["state_dict"]),
         {},
         {"checkpoint": file.name, "method": described["method"]},
@@ -293,6 +299,15 @@ def _config(described: Any, path: Path) -> EncoderConfig:
         return EncoderConfig(**described)
     except TypeError:
         raise UserError(f"{path} describes an encoder with values of the wrong kind ({dict(described)})") from None
+
+
+def _readout(described: Mapping[str, Any], path: Path) -> str:
+    readout = described.get("readout", "pooled")
+    if readout not in READOUTS:
+        raise UserError(
+            f"{path} holds a classifier this version does not know ({readout}): use the version that made it"
+        )
+    return readout
 
 
 def _empty_encoder(config: EncoderConfig) -> Encoder:

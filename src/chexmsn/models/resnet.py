@@ -9,6 +9,7 @@ import timm
 from chexmsn.core.errors import UserError
 from chexmsn.core.shapes import Images, Kept
 from chexmsn.models._base import Encoder, EncoderConfig, Features, Normalise
+from chexmsn.models.batch_norm import BatchNorm2d
 
 
 class ResNet(Encoder):
@@ -24,6 +25,7 @@ class ResNet(Encoder):
             num_classes=0,
             drop_path_rate=config.drop_path,
             zero_init_last=True,
+            norm_layer=BatchNorm2d,
         )
         super().__init__(config, resnet.num_features)
         self.normalise = Normalise(config)
@@ -35,4 +37,5 @@ class ResNet(Encoder):
                 f"patches cannot be removed from {self.config.name}: a CNN needs every pixel, "
                 "fill the patches instead (patches-black, patches-image-mean or patches-dataset-mean)"
             )
-        return Features(self.resnet(self.normalise(images)), None)
+        pooled = self.resnet(self.normalise(images))
+        return Features(pooled, None, pooled)

@@ -74,15 +74,18 @@ class ViT(Encoder):
         self.vit.pos_embed = nn.Parameter(positions, requires_grad=self.vit.pos_embed.requires_grad)
 
     def forward(self, images: Images, kept: Kept | None = None) -> Features:
-        tokens = self.tokens(self.normalise(images), kept)
-        return Features(tokens[:, 0], tokens[:, 1:])
+        last = self.last_block(self.normalise(images), kept)
+        tokens = self.vit.norm(last)
+        return Features(tokens[:, 0], tokens[:, 1:], last[:, 0])
 
     def tokens(self, pixels: Float[Tensor, "B C H W"], kept: Kept | None = None) -> Float[Tensor, "B T D"]:
         """Class token and patch tokens after the last LayerNorm, from pixels already normalised."""
+        return self.vit.norm(self.last_block(pixels, kept))
+
+    def last_block(self, pixels: Float[Tensor, "B C H W"], kept: Kept | None = None) -> Float[Tensor, "B T D"]:
+        """The same before the last LayerNorm."""
         tokens = self.embed(pixels)
-        if kept is not None:
-            tokens = keep_patches(tokens, kept)
-        return self.vit.norm(self.vit.blocks(tokens))
+        return self.vit.blocks(tokens if kept is None else keep_patches(tokens, kept))
 
     def embed(self, pixels: Float[Tensor, "B C H W"]) -> Float[Tensor, "B T D"]:
         """Class token and patches with their positions, before the first block.

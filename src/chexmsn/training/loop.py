@@ -80,11 +80,7 @@ class Loop(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         prefixes = {module: f"{name}." for name, module in self.named_modules()}
-        used = self.method.downstream()
-        told = self.identity
-        if used not in prefixes:  # a probe's classifier is made from its parts: the checkpoint holds its encoder only
-            used, told = used.encoder, told | {"findings": []}
-        checkpoint["hyper_parameters"] = told | {"downstream_prefix": prefixes[used]}
+        checkpoint["hyper_parameters"] = self.identity | {"downstream_prefix": prefixes[self.method.downstream()]}
 
 
 class PretrainingLoop(Loop):

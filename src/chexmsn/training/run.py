@@ -96,7 +96,8 @@ def train(config: TrainConfig) -> Path:
     )
     with seeded(config.seed):
         method = module.Method(config.options, encoder, setting)
-    loop = ClassifierLoop(method, **_course(config, len(rows)), identity=_identity(config, encoder.config, findings))
+    identity = _identity(config, encoder.config, findings, readout=method.classifier.reads)
+    loop = ClassifierLoop(method, **_course(config, len(rows)), identity=identity)
     about = facts(method, images, rows, on) | {"findings": findings, "starting_weights": starting_weights}
     run = open_run(config.out, "training", asked(config), about)
     if run.finished:
@@ -230,8 +231,8 @@ def _course(config: RunConfig, images: int) -> dict[str, int]:
     return {"seed": config.seed, "steps_per_epoch": images // config.batch_size, "epochs": config.epochs}
 
 
-def _identity(config: RunConfig, encoder: EncoderConfig, findings: Sequence[str] = ()) -> dict[str, Any]:
-    return {"encoder": asdict(encoder), "method": config.method, "findings": list(findings)}
+def _identity(config: RunConfig, encoder: EncoderConfig, findings: Sequence[str] = (), **more: str) -> dict[str, Any]:
+    return {"encoder": asdict(encoder), "method": config.method, "findings": list(findings)} | more
 
 
 def _patience(config: RunConfig, monitor: str, mode: str) -> list[Callback]:
