@@ -153,8 +153,8 @@ def test_a_short_run_warms_up_shortly():
 
 def test_msn_says_when_prototypes_are_many_for_the_batch(caplog):
     with caplog.at_level(logging.WARNING):
-        build("msn", prototypes=512)
-        assert "512 prototypes" in caplog.text
+        build("msn", prototypes=64)
+        assert "64 prototypes" in caplog.text
         caplog.clear()
         build("msn", prototypes=16)
         assert not caplog.text
@@ -285,6 +285,7 @@ def balanced_without_shares():
         (lambda: msn.Config(stretch=0.5), "stretch must be at least 1"),
         (lambda: simsiam.Method.check(simsiam.Config(), EncoderConfig(), 224, batch_size=1), "2 images or more, not 1"),
         (lambda: build("msn", mask_ratio=0.97), "leaves none of 16 patches"),
+        (lambda: build("msn", prototypes=65), "65 prototypes are too many .* 16 anchors: take at most 64"),
         (lambda: build("mae", encoder="resnet18"), "take for example vit_small"),
         (lambda: build("mae", mask_ratio=0.0), "removes none of the 16 patches"),
         (lambda: mae.Config(decoder_width=100), "multiple of 32"),

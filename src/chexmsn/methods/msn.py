@@ -25,7 +25,7 @@ import copy
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -62,6 +62,10 @@ from chexmsn.models.heads import ProjectionHead
 from chexmsn.views import Blur, Jitter, ViewGroup, ViewPlan
 
 log = logging.getLogger(__name__)
+
+# Spread evenly over K prototypes, A anchors take K / A of them each at least, and cross-entropy cannot fall below the
+# logarithm of that. The published follow-up has 1024 over 64 x 11 = 704, which is 1.5; beyond 4 nothing is told apart.
+MOST_PROTOTYPES_PER_ANCHOR = 4
 
 
 def log_assignments(
@@ -162,7 +166,7 @@ class Config:
         flip: probability of a horizontal flip, of every view.
         jitter: intensity jitter of every view.
         blur: Gaussian blur of every view.
-        prototypes: number of prototypes.
+        prototypes: number of prototypes; at most four per anchor of a batch.
         prototypes_trained: learn them; earlier re-implementations left them as drawn.
         head_hidden: width of the projection head's hidden layers.
         head_out: width of projections and prototypes.
@@ -182,6 +186,7 @@ class Config:
         warmup_share: the warm-up takes at most this share of the run.
         weight_decay: at the start.
         weight_decay_final: where its cosine ends; constant when empty.
+        decay_all: decay biases and normalisations too, as earlier re-implementations did.
         stretch: schedules are laid out over this many times the run and so stop short of their ends.
         clip: largest gradient norm of the encoder with its head, prototypes apart; off when empty.
         corruption: what anchors are corrupted with; targets stay clean.
@@ -218,6 +223,7 @@ class Config:
     warmup_share: float = 0.1
     weight_decay: float = 0.04
     weight_decay_final: float | None = 0.4
+    decay_all: bool = False
     stretch: float = 1.25
     clip: float | None = 3.0
     corruption: CorruptionPlan | None = None
@@ -242,6 +248,11 @@ def focal_size(config: Config, size: int, patch: int) -> int:
     (96, 48, 64)
     """
     return config.focal_size or small_side(size, patch)
+
+
+def anchors_of(config: Config, batch_size: int) -> int:
+    """Anchors in a batch."""
+    return batch_size * (config.random_views + config.focal_views)
 
 
 class Projected(nn.Module):
@@ -273,8 +284,7 @@ class Method(AbstractMethod):
         bound = config.head_out**-0.5
         drawn = torch.empty(config.prototypes, config.head_out).uniform_(-bound, bound)
         self.prototypes = nn.Parameter(drawn, requires_grad=config.prototypes_trained)
-        anchors = setting.batch_size * (config.random_views + config.focal_views)
-        if anchors < config.prototypes:
+        if (anchors := anchors_of(config, setting.batch_size)) < config.prototypes:
             log.warning(
                 "%d anchors in a batch can hardly be spread over %d prototypes: take more images or fewer prototypes",
                 anchors,
@@ -289,6 +299,12 @@ class Method(AbstractMethod):
             side = focal_size(config, size, encoder.patch)
             check_small_side("focal", side, encoder.patch)
             check_patches("MSN", config.mask_ratio if config.mask_focal else 0.0, encoder, side)
+        most = MOST_PROTOTYPES_PER_ANCHOR * anchors_of(config, batch_size)
+        if config.prototypes > most:
+            raise UserError(
+                f"{config.prototypes} prototypes are too many for a batch of {batch_size} images, which has "
+                f"{anchors_of(config, batch_size)} anchors: take at most {most} prototypes, or more images"
+            )
 
     def views(self) -> ViewPlan:
         c, size = self.config, self.setting.size
@@ -362,6 +378,8 @@ class Method(AbstractMethod):
         return divergence_from_uniform(mean)
 
         groups = parameter_groups(self.online.named_parameters())
+        if self.config.decay_all:
+            groups = [replace(group, weight_decay=True) for group in groups]
         if self.config.prototypes_trained:
             groups.append(ParameterGroup(params=[self.prototypes], weight_decay=False, clip=False))
         return Optimiser(name="adamw", groups=groups, clip=self.config.clip)
