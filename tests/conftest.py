@@ -58,3 +58,13 @@ def small_run(small_pack, tmp_path_factory) -> SmallRun:
         "train", shared | {"out": str(folder / "classifier"), "encoder_from": str(pretrained), "options": {"lr": 1e-3}}
     )
     return SmallRun(pretrained, classifier, small_pack)
+
+
+@pytest.fixture(scope="session")
+def two_processes(tmp_path_factory):
+    """Two processes that share a batch; started once, because loading torch takes seconds."""
+    import two_processes
+
+    pair = two_processes.start(tmp_path_factory.mktemp("processes"))
+    yield pair
+    two_processes.stop(pair)

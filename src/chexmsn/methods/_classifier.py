@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from chexmsn.core.distributed import processes
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
@@ -26,6 +27,7 @@ from chexmsn.methods._base import (
     parameter_groups,
     per_view,
 )
+from chexmsn.methods._distributed import mean_over_processes
 from chexmsn.models.classifier import Classifier
 from chexmsn.models.encoder import Encoder, EncoderConfig
 from chexmsn.views import Affine, Jitter, ViewGroup, ViewPlan
@@ -38,6 +40,9 @@ def masked_bce(
 ) -> Float[Tensor, ""]:
     """Mean binary cross-entropy of the labels that are there (not NaN); 0 where none is.
 
+    With several processes the mean over their losses is the mean over all labels that are there, however these are
+    spread: every process divides its sum by the average number that a process has.
+
     >>> nan = float("nan")
     >>> masked_bce(torch.zeros(2, 2), torch.tensor([[1.0, nan], [nan, 0.0]]))
     tensor(0.6931)
@@ -45,7 +50,8 @@ def masked_bce(
     known = ~labels.isnan()
     wanted = labels.nan_to_num(0.0).to(logits.dtype)
     loss = functional.binary_cross_entropy_with_logits(logits, wanted, pos_weight=positive_weight, reduction="none")
-    return (loss * known).sum() / known.sum().clamp(min=1)
+    labels_per_process = mean_over_processes(known.sum().to(loss.dtype))
+    return (loss * known).sum() / labels_per_process.clamp(min=1 / processes())
 
 
 def positive_weights(positives: tuple[float, ...]) -> Float[Tensor, "C"]:

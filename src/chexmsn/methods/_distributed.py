@@ -1,14 +1,16 @@
-"""The two sums that MSN takes over all processes. With one process they cost nothing."""
+"""What losses take over the images of all processes. With one process it costs nothing.
+
+Every process has an equal share of the global batch and a loss that is a mean over that share; data-parallel training
+averages losses and gradients. A term that is no such mean (the mean assignment of me-max, the balance of Sinkhorn, a
+mean over the labels that are known) goes through here, and two processes give the loss and gradients of one.
+"""
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
-
-def processes() -> int:
-    """How many processes share the batch."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+from chexmsn.core.distributed import gathered, processes
 
 
 class _Mean(torch.autograd.Function):
@@ -27,7 +29,8 @@ def mean_over_processes(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The mean over processes; backward passes the gradient through unchanged.
 
     Together with the averaging of gradients by data-parallel training this is the exact gradient of a
-    function of the global mean (facebookresearch/msn `src/utils.py`, AllReduce).
+    function of the global mean (facebookresearch/msn `src/utils.py`, AllReduce), as long as that function is the
+    same on every process: its other arguments must not differ from one to the next.
     """
     return _Mean.apply(x) if processes() > 1 else x
 
@@ -35,9 +38,4 @@ def mean_over_processes(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 @torch.no_grad()
 def global_logsumexp(x: Float[Tensor, "B K"]) -> Float[Tensor, "K"]:
     """log sum exp over the rows of all processes, without gradient."""
-    local = x.logsumexp(0)
-    if processes() == 1:
-        return local
-    parts = [torch.empty_like(local) for _ in range(processes())]
-    dist.all_gather(parts, local)
-    return torch.stack(parts).logsumexp(0)
+    return gathered(x.logsumexp(0)).logsumexp(0)

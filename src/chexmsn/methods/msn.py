@@ -33,6 +33,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chexmsn.core.distributed import of_first_process
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
@@ -50,12 +51,12 @@ from chexmsn.methods._base import (
     at_least_float32,
     check_batch,
     check_patches,
-    ema_update,
     check_small_side,
+    ema_update,
     parameter_groups,
     per_view,
-)
     small_side,
+)
 from chexmsn.methods._distributed import global_logsumexp, mean_over_processes
 from chexmsn.models.encoder import Encoder, EncoderConfig
 from chexmsn.models.heads import ProjectionHead
@@ -157,7 +158,7 @@ class Config:
     Attributes:
         mask_ratio: share of the patches dropped from random anchors.
         mask_focal: drop from focal anchors as well.
-        mask_shared: one mask for all images of a batch (that of its first image), as the authors do.
+        mask_shared: one mask for all images of the global batch (that of its first image), as the authors do.
         random_views: random anchors per image; the target is one more.
         focal_views: focal anchors per image.
         focal_size: their side in pixels; 3/7 of the image size (96 of 224), to whole patches, when empty.
@@ -272,8 +273,8 @@ class Method(AbstractMethod):
 
     kind = "pretraining"
     uses_mask_ratio = True
-
     regulariser: ClassVar[str] = "me_max"
+
     def __init__(self, config: Config, encoder: Encoder, setting: Setting) -> None:
         super().__init__()
         self.check(config, encoder.config, setting.size, setting.batch_size)
@@ -340,7 +341,7 @@ class Method(AbstractMethod):
         rows, columns = self.online.encoder.grid(group.size)
         views = per_view(draws, f"mask-{group.name}", group.count)
         if self.config.mask_shared:
-            views = Draws(views.keys[:1].expand_as(views.keys))
+            views = Draws(of_first_process(views.keys[:1]).expand_as(views.keys))
         return kept_patches(views, rows * columns, self.config.mask_ratio)
 
     def _loss(self, anchors: Float[Tensor, "N D"], targets: Float[Tensor, "B D"], sharpening: float) -> Step:
@@ -372,11 +373,11 @@ class Method(AbstractMethod):
         }
         return Step(loss, {name: value.detach() for name, value in numbers.items()})
 
-    def optimiser(self) -> Optimiser:
     def divergence(self, mean: Float[Tensor, "K"]) -> Float[Tensor, ""]:
         """How far the mean assignment is from the wanted one; here, from uniform."""
         return divergence_from_uniform(mean)
 
+    def optimiser(self) -> Optimiser:
         groups = parameter_groups(self.online.named_parameters())
         if self.config.decay_all:
             groups = [replace(group, weight_decay=True) for group in groups]
