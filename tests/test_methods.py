@@ -24,7 +24,7 @@ SMALL = {  # for speed alone; and without stochastic depth, which draws from tor
     "msn": {"focal_views": 3, "head_hidden": 64, "head_out": 32, "prototypes": 16},
     "pmsn": {"focal_views": 3, "head_hidden": 64, "head_out": 32, "prototypes": 16},
     "dino": {"local_views": 2, "head_hidden": 64, "head_bottleneck": 32, "outputs": 64, "drop_path": 0.0},
-    "lejepa": {"local_views": 2, "head_hidden": 64, "head_out": 32, "slices": 32},
+    "lejepa": {"local_views": 2, "head_hidden": 64, "head_out": 32, "slices": 32, "trade_off": 0.5},
 }
 NOISE = CorruptionPlan(names=("gaussian-noise",), severity=(5.0, 5.0), probability=1.0)
 

@@ -91,22 +91,19 @@ class WarmupCosine:
 class LinearByEpoch:
     """From `start` to `end` in equal steps between epochs, reached in the last of the first `epochs` epochs.
 
-    `share` is the largest share of the run that this may take, for short runs.
-
     >>> [round(LinearByEpoch(0.04, 0.07, epochs=3).at(10 * epoch, 100, per_epoch=10), 3) for epoch in range(4)]
     [0.04, 0.055, 0.07, 0.07]
     """
 
     start: float
     end: float
-    epochs: float
-    share: float = 1.0
+    epochs: int
 
     def at(self, step: int, total: int, per_epoch: int) -> float:
-        epoch, epochs = step // per_epoch, int(min(self.epochs, self.share * total / per_epoch))
-        if epoch >= epochs:
+        epoch = step // per_epoch
+        if epoch >= self.epochs:
             return self.end
-        return self.start + (self.end - self.start) * epoch / max(1, epochs - 1)
+        return self.start + (self.end - self.start) * epoch / max(1, self.epochs - 1)
 
 
 @dataclass(frozen=True)

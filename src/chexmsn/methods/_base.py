@@ -164,7 +164,7 @@ class AbstractMethod(nn.Module, ABC):
 
     @torch.no_grad()
     def before_step(self, schedule: Mapping[str, float]) -> None:
-        """What comes between the (clipped) gradients and the optimiser step, such as dropping those of a frozen part."""
+        """What comes between clipped gradients and the optimiser step, such as dropping those of a frozen part."""
 
     @torch.no_grad()
     def after_step(self, schedule: Mapping[str, float]) -> None:

@@ -55,7 +55,9 @@ class MultiCropConfig:
             ("local", self.local_views, small, self.local_scale),
         )
         return tuple(
-            ViewGroup(name=name, count=count, size=side, scale=scale, flip=self.flip, jitter=self.jitter, blur=self.blur)
+            ViewGroup(
+                name=name, count=count, size=side, scale=scale, flip=self.flip, jitter=self.jitter, blur=self.blur
+            )
             for name, count, side, scale in groups
             if count
         )

@@ -1,6 +1,8 @@
 """What sits between an encoder and a pretraining loss."""
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
 
 from chexmsn.models.initialisation import initialise
 
@@ -56,3 +58,27 @@ class SimSiamPredictor(nn.Sequential):
             nn.ReLU(),
             nn.Linear(hidden, dim),
         )
+
+
+class DINOHead(nn.Module):
+    """DINO's head: `B x width` to `B x out` similarities with learned directions.
+
+    Three linear layers with GELU between them and no BatchNorm, directions of length 1, then a linear layer without
+    bias whose rows have length `gain`: fixed at 1, or trained from there (`gain_trained`). facebookresearch/dino
+    `vision_transformer.py`, DINOHead.
+    """
+
+    def __init__(
+        self, width: int, hidden: int = 2048, bottleneck: int = 256, out: int = 65536, *, gain_trained: bool = False
+    ) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+        )
+        initialise(self.mlp)
+        self.last_layer = nn.utils.parametrizations.weight_norm(nn.Linear(bottleneck, out, bias=False))
+        gain = self.last_layer.parametrizations.weight.original0
+        nn.init.ones_(gain).requires_grad_(gain_trained)
+
+    def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
+        return self.last_layer(functional.normalize(self.mlp(features), dim=1))
