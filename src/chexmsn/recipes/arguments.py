@@ -46,6 +46,13 @@ def parse(name: str, words: Sequence[str] | Mapping[str, Any]) -> Any:
         raise UserError(f"{'; '.join(reasons) or ' '.join(str(error).split())} (see chexmsn {name} --help)") from None
 
 
+def check_command(name: str, arguments: Any) -> None:
+    """Raise UserError for parsed arguments that cannot work, as far as the command can tell without its data."""
+    command = load("chexmsn.recipes.commands", name)
+    if hasattr(command, "check"):
+        command.check(arguments)
+
+
 def run_command(name: str, words: Sequence[str] | Mapping[str, Any]) -> Any:
     """Parse and run one command."""
     return load("chexmsn.recipes.commands", name).run(parse(name, words))

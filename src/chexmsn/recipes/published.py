@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from chexmsn.core.device import choose_device
 from chexmsn.core.errors import UserError
 from chexmsn.data.pack import open_pack
 from chexmsn.data.prepare import prepare
 from chexmsn.models.artefact import load_encoder
 from chexmsn.models.encoder import Encoder
-from chexmsn.recipes.arguments import run_command
+from chexmsn.recipes.arguments import check_command, parse, run_command
 from chexmsn.recipes.recipe import read_stages
-from chexmsn.training.precision import choose_precision
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +79,8 @@ def pretrain_as_published(words: Sequence[str], recipe: Path) -> None:
     options |= _known(lr=given.lr, weight_decay=given.wd) | _method_options(given)
     encoder = dict(stage.values["encoder"]) | _known(name=given.encoder, size=given.size)
     values = _run_values(given, out=given.out or Path("runs") / f"{given.method}-{encoder['name']}")
-    run_command("pretrain", values | {"method": given.method, "options": options, "encoder": encoder})
+    values |= {"method": given.method, "options": options, "encoder": encoder}
+    run_command("pretrain", values | _packed("pretrain", values, given))
 
 
 def train_as_published(words: Sequence[str], recipe: Path) -> None:
@@ -107,6 +106,7 @@ def train_as_published(words: Sequence[str], recipe: Path) -> None:
             log.info("--mr %s is not used: %s", given.mr, reason)
     values = _run_values(given, out=given.out or Path("runs") / f"{method}-{given.ckpt.resolve().name}")
     values |= {"method": method, "options": options, "encoder_from": str(given.ckpt), "share": given.dp}
+    values |= _packed("train", values, given)
     _check_classes(given.classes, Path(values["data"][0]))
     run_command("train", values)
 
@@ -145,9 +145,8 @@ def _known(**values: Any) -> dict[str, Any]:
 
 
 def _run_values(given: argparse.Namespace, out: Path) -> dict[str, Any]:
-    choose_precision(given.precision, choose_device(DEVICES[given.acc]))  # packing takes hours: refuse before it
     return {
-        "data": [str(pack_of(given.data_dir, given.workers))],
+        "data": [str(given.data_dir)],
         "out": str(out),
         "epochs": given.epochs,
         "batch_size": given.batch_size,
@@ -159,6 +158,12 @@ def _run_values(given: argparse.Namespace, out: Path) -> dict[str, Any]:
         "pin_memory": given.pm,
         "seed": given.seed,
     }
+
+
+def _packed(command: str, values: dict[str, Any], given: argparse.Namespace) -> dict[str, Any]:
+    """The pack to run on. Packing takes hours: what cannot work is refused before it."""
+    check_command(command, parse(command, values))
+    return {"data": [str(pack_of(given.data_dir, given.workers))]}
 
 
 def pack_of(folder: Path, workers: int) -> Path:

@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from chexmsn.core.errors import UserError
-from chexmsn.recipes.arguments import parse, read_yaml, run_command
+from chexmsn.recipes.arguments import check_command, parse, read_yaml, run_command
 
 log = logging.getLogger(__name__)
 
@@ -137,18 +137,20 @@ def _fill(value: Any, variables: Mapping[str, Any], path: Path) -> Any:
 
 
 def check_recipe(stages: list[Stage], only: str | None) -> None:
-    """Parse the options of every stage, so that a mistake in the last one is found before the first one runs.
+    """Check the options of every stage that will run, so that a mistake in the last is found before the first runs.
 
     A stage on several devices must run alone: Lightning starts its other processes with this very command, and they
     would run all stages too.
     """
     for stage in stages:
         try:
-            devices = parse(stage.command, stage.values).get("devices", 1)
+            arguments = parse(stage.command, stage.values)
+            if only in (None, stage.name):
+                check_command(stage.command, arguments)
         except UserError as error:
             raise UserError(f"stage {stage.name}: {error}") from None
-        if devices > 1 and only is None:
-            raise UserError(f"stage {stage.name} takes {devices} devices: run the stages one by one, with --stage")
+        if arguments.get("devices", 1) > 1 and only is None:
+            raise UserError(f"stage {stage.name} takes {arguments.devices} devices: run the stages one by one, with --stage")
 
 
 def run_recipe(path: Path, out: Path, variables: Mapping[str, str], only: str | None = None) -> None:

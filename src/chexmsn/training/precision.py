@@ -31,8 +31,10 @@ def choose_precision(name: str, device: torch.device) -> str:
                 f"precision {name} needs a GPU, and this run is on {device.type}: take precision 32 (-p 32)"
             )
         return "32-true"
+    has_units = torch.cuda.get_device_capability(device) >= (8, 0)
+    if name == "bf16" and not has_units:
+        raise UserError("precision bf16 needs a GPU with bfloat16 units, which this one lacks: take 16 or 32")
     if name != "auto":
         return _LIGHTNING[name]
-    has_units = torch.cuda.get_device_capability(device) >= (8, 0)
     log.info("precision: %s", "bf16, the GPU has units for it" if has_units else "32, the GPU has no bfloat16 units")
     return _LIGHTNING["bf16" if has_units else "32"]

@@ -46,16 +46,41 @@ def method_file(name: str, kind: Literal["pretraining", "classifier"]) -> Module
     return module
 
 
+def check_run(config: RunConfig, encoder: EncoderConfig | None) -> None:
+    """What can be known to fail before any data are opened.
+
+    Args:
+        config: the run.
+        encoder: its network; None where only a checkpoint will tell.
+
+    Raises:
+        UserError: a method that cannot work with this network or batch, a warm-up without end, a device or a precision
+            that this machine does not have.
+    """
+    options = config.options
+    if min(options.warmup_epochs, options.warmup_share * config.epochs) >= config.epochs:
+        raise UserError(
+            f"a warm-up of {options.warmup_epochs} epochs does not end in a run of {config.epochs}: "
+            "choose a shorter one, or a smaller warmup_share"
+        )
+    if encoder is not None:
+        method = load("chexmsn.methods", config.method).Method
+        method.check(options, encoder, encoder.size, config.batch_size)
+    RunsOn.choose(config)
+
+
 def pretrain(config: PretrainConfig) -> Path:
     """Pretrain an encoder; returns the run folder. The same configuration resumes, or says that it is finished.
 
     Raises:
         UserError: bad configuration, data or device, or a run folder of another configuration.
     """
-    module, on = method_file(config.method, "pretraining"), RunsOn.choose(config)
-    module.Method.check(config.options, config.encoder, config.encoder.size, config.batch_size)
+    module = method_file(config.method, "pretraining")
+    check_run(config, config.encoder)
+    on = RunsOn.choose(config)
     packs = [open_pack(path) for path in config.data]
     images = Collection(packs, config.train_splits)
+    _check_sides(images, config.encoder)
     held_out = _validation(packs, config)
     feed = Feed(config, Part.whole(images), None if held_out is None else Part.whole(held_out))
     setting = Setting(size=config.encoder.size, batch_size=config.batch_size)
@@ -76,13 +101,16 @@ def train(config: TrainConfig) -> Path:
     Raises:
         UserError: bad configuration, data or device, or a run folder of another configuration.
     """
-    module, on = method_file(config.method, "classifier"), RunsOn.choose(config)
+    module = method_file(config.method, "classifier")
+    check_run(config, None)
     with seeded(config.seed):
         encoder = starting_encoder(config)
     starting_weights = fingerprint(encoder)
-    module.Method.check(config.options, encoder.config, encoder.config.size, config.batch_size)
+    check_run(config, encoder.config)
+    on = RunsOn.choose(config)
     packs = [open_pack(path) for path in config.data]
     images = Collection(packs, config.train_splits)
+    _check_sides(images, encoder.config)
     rows = share_of_patients(images.patients.tolist(), config.share, config.seed)
     findings = findings_to_learn(config, images, rows)
     targets = images.labels(findings, config.labels)
@@ -190,6 +218,14 @@ def copy_curves(encoder_from: Path | None, run: RunFolder) -> None:
     for history, name in pairs:
         if history.is_file():
             shutil.copyfile(history, run.path / "classifier" / name)
+
+
+def _check_sides(images: Collection, encoder: EncoderConfig) -> None:
+    if encoder.size > images.size:
+        raise UserError(
+            f"the network takes images of {encoder.size} px and the pack holds {images.size} px: "
+            f"prepare it with a size of {encoder.size} or more, or take a smaller encoder.size"
+        )
 
 
 def _already(run: RunFolder) -> Path:

@@ -13,13 +13,19 @@ from typing import Any
 
 from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, dataclass_parser
 from chexmsn.training.config import PretrainConfig
-from chexmsn.training.run import method_file, pretrain
+from chexmsn.training.run import check_run, method_file, pretrain
 
 
 def parser(values: Mapping[str, Any]) -> ArgumentParser:
     """The options of pretraining and of the chosen method."""
     method = method_file(values.get("method", PretrainConfig.method), kind="pretraining")
     return dataclass_parser("pretrain", PretrainConfig, {"options": method.Config})
+
+
+def check(arguments: Any) -> None:
+    """Raise UserError for what cannot work, before any data are opened."""
+    config = as_dataclass(PretrainConfig, arguments)
+    check_run(config, config.encoder)
 
 
 def run(arguments: Any) -> Path:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from chexmsn.core.device import choose_device
 from chexmsn.evaluation.stress import StressConfig, stress
 from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, dataclass_parser
 
@@ -19,6 +20,11 @@ from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, dataclass_pa
 def parser(values: Mapping[str, Any]) -> ArgumentParser:
     """The options of stress."""
     return dataclass_parser("stress", StressConfig, positional=["model", "data"])
+
+
+def check(arguments: Any) -> None:
+    """Raise UserError for what cannot work, before any data are opened."""
+    choose_device(as_dataclass(StressConfig, arguments).device)
 
 
 def run(arguments: Any) -> Path:

@@ -13,13 +13,19 @@ from typing import Any
 
 from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, dataclass_parser
 from chexmsn.training.config import TrainConfig
-from chexmsn.training.run import method_file, train
+from chexmsn.training.run import check_run, method_file, train
 
 
 def parser(values: Mapping[str, Any]) -> ArgumentParser:
     """The options of downstream training and of the chosen method."""
     method = method_file(values.get("method", TrainConfig.method), kind="classifier")
     return dataclass_parser("train", TrainConfig, {"options": method.Config})
+
+
+def check(arguments: Any) -> None:
+    """Raise UserError for what cannot work, before any data are opened."""
+    config = as_dataclass(TrainConfig, arguments)
+    check_run(config, None if config.encoder_from else config.encoder)
 
 
 def run(arguments: Any) -> Path:
