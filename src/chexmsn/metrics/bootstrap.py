@@ -13,7 +13,11 @@ import numpy as np
 from jaxtyping import Float, Float64, Int16, Int32, Integer, Shaped
 
 from chexmsn.core.draws import key_of
+from chexmsn.core.errors import UserError
 from chexmsn.metrics.ranking import Ranking, per_finding
+
+UNDEFINED_AT_MOST = 0.05
+"""The share of resamples without a value that an interval bears."""
 
 _BLOCK = 1024  # resamples at once: bounds the memory
 
@@ -22,12 +26,14 @@ def patient_counts(patients: Shaped[np.ndarray, "N"], resamples: int, seed: int)
     """How often each image occurs in each resample: patients drawn with replacement, with all their images.
 
     Depends on the seed and the set of patients, not on the order of the images. Distinct patients
-    for every image give the bootstrap by image.
+    for every image give the bootstrap by image. Raises UserError for no image or no resample.
 
     >>> counts = patient_counts(np.array(["b", "a", "b"]), resamples=2, seed=0)
     >>> bool((counts[:, 0] == counts[:, 2]).all()), counts.shape
     (True, (2, 3))
     """
+    if not len(patients) or resamples < 1:
+        raise UserError(f"cannot draw {resamples} resamples of {len(patients)} images: at least one of each is needed")
     names, patient_of = np.unique(patients, return_inverse=True)
     generator = np.random.default_rng(key_of("patient resamples", seed) % 2**64)
     drawn = generator.integers(len(names), size=(resamples, len(names)))
@@ -102,7 +108,7 @@ def undefined_share(values: Float[np.ndarray, "R *C"]) -> Float64[np.ndarray, "*
 
 
 def percentile_interval(
-    values: Float[np.ndarray, "R *C"], level: float = 0.95, *, undefined_at_most: float = 0.05
+    values: Float[np.ndarray, "R *C"], level: float = 0.95, *, undefined_at_most: float = UNDEFINED_AT_MOST
 ) -> Interval:
     """The percentile interval of resampled values, over the resamples that have one.
 

@@ -5,8 +5,13 @@ same counts, the drops are paired resamples. The relative drop hides collapse: f
 it is 33 %, though all skill is lost, which the drop above chance says (100 %).
 """
 
+from collections.abc import Callable
+
 import numpy as np
+from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
+
+from chexmsn.metrics.ranking import macro
 
 Numbers = ArrayLike | float | int
 """One number or many."""
@@ -62,3 +67,62 @@ def skill_under_degradation(severities: Numbers, values: Numbers, chance: float 
     """
     values = np.asarray(values, dtype=np.float64)
     return area_under_degradation(severities, 1 - above_chance_drop(values[..., :1], values, chance))
+
+
+def corruption_error(values: Numbers, reference: Numbers) -> np.ndarray:
+    """How far a model stays below 1 under corruption, summed over severities, as a multiple of a reference model's.
+
+    sum (1 - value) / sum (1 - reference), both (... x K) without the clean severity: ImageNet-C's error (Hendrycks
+    and Dietterich 2019, arXiv 1903.12261) with AUROC or average precision for accuracy. Below 1 the model is
+    better. NaN where the reference makes no error.
+
+    >>> float(corruption_error([0.9, 0.7], [0.8, 0.6]).round(3))
+    0.667
+    """
+    return _ratio_of_sums(np.subtract(1, values), np.subtract(1, reference))
+
+
+def relative_corruption_error(values: Numbers, reference: Numbers) -> np.ndarray:
+    """What corruption adds to the error, as a multiple of what it adds to a reference model's.
+
+    Sums of drops from the clean value; both (... x K), the clean one first. Unstable where the reference hardly
+    drops, and NaN where it does not drop at all or gains.
+
+    >>> float(relative_corruption_error([0.95, 0.9, 0.7], [0.85, 0.8, 0.6]).round(3))
+    1.0
+    """
+    drop, of_reference = (absolute_drop(a[..., :1], a[..., 1:]) for a in (np.asarray(values), np.asarray(reference)))
+    return _ratio_of_sums(drop, of_reference)
+
+
+def _ratio_of_sums(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    divisor = whole.sum(axis=-1)
+    return np.asarray(part.sum(axis=-1) / np.where(divisor > 0, divisor, np.nan))
+
+
+Drop = Callable[[Numbers, Numbers], np.ndarray]
+"""`relative_drop` or `above_chance_drop`, of clean and corrupted."""
+
+
+def ratio_of_macros(
+    drop: Drop, clean: Float[np.ndarray, "*R C"], corrupted: Float[np.ndarray, "*R C"], findings: Bool[np.ndarray, "C"]
+) -> Float[np.ndarray, "*R"]:
+    """The drop of the macro value: what the tables of results call the drop of macro.
+
+    >>> clean, corrupted, both = np.array([0.9, 0.6]), np.array([0.9, 0.3]), np.array([True, True])
+    >>> float(ratio_of_macros(relative_drop, clean, corrupted, both).round(3))
+    0.2
+    """
+    return drop(macro(clean, findings), macro(corrupted, findings))
+
+
+def macro_of_ratios(
+    drop: Drop, clean: Float[np.ndarray, "*R C"], corrupted: Float[np.ndarray, "*R C"], findings: Bool[np.ndarray, "C"]
+) -> Float[np.ndarray, "*R"]:
+    """The mean of the findings' own drops; a finding that starts low weighs more than in `ratio_of_macros`.
+
+    >>> clean, corrupted, both = np.array([0.9, 0.6]), np.array([0.9, 0.3]), np.array([True, True])
+    >>> float(macro_of_ratios(relative_drop, clean, corrupted, both).round(3))
+    0.25
+    """
+    return macro(drop(clean, corrupted), findings)

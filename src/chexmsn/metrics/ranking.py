@@ -54,7 +54,8 @@ def rank(scores: Float[np.ndarray, "N"], labels: Float[np.ndarray, "N"]) -> Rank
 def auroc(scores: Float[np.ndarray, "N C"], labels: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "C"]:
     """Area under the ROC curve per finding: P(a positive scores above a negative) + P(they tie) / 2.
 
-    Raises UserError where a score is NaN or a label is none of 0, 1, NaN.
+    NaN where a finding has one class only (no images at all included); 0.5 where its scores are constant.
+    Raises UserError where a score is not finite, a label is none of 0, 1, NaN, or there is no finding.
 
     >>> auroc(np.array([[0.1], [0.4], [0.35], [0.8]]), np.array([[0.0], [0.0], [1.0], [1.0]]))
     array([0.75])
@@ -66,7 +67,7 @@ def average_precision(scores: Float[np.ndarray, "N C"], labels: Float[np.ndarray
     """Average precision per finding: precision summed over steps of recall, tied scores as one step.
 
     Its chance level is the prevalence. Not the trapezoidal area under the precision-recall curve,
-    which is larger. Raises UserError where a score is NaN or a label is none of 0, 1, NaN.
+    which is larger. NaN and UserError as `auroc`; constant scores reach the prevalence.
 
     >>> average_precision(np.array([[0.1], [0.4], [0.35], [0.8]]), np.array([[0.0], [0.0], [1.0], [1.0]])).round(4)
     array([0.8333])
@@ -92,14 +93,18 @@ def per_finding(
     metric: Callable[[Ranking], np.ndarray | float], scores: Float[np.ndarray, "N C"], labels: Float[np.ndarray, "N C"]
 ) -> Float[np.ndarray, "*R C"]:
     """A metric of every finding, side by side. Raises UserError as `auroc` does."""
-    _check(scores, labels)
+    check_scores(scores, labels)
     return np.stack([metric(rank(s, y)) for s, y in zip(scores.T, labels.T, strict=True)], axis=-1)
 
 
-def _check(scores: Float[np.ndarray, "N C"], labels: Float[np.ndarray, "N C"]) -> None:
-    if np.isnan(scores).any():
-        image, finding = np.argwhere(np.isnan(scores))[0]
-        raise UserError(f"scores must be numbers, but that of image {image}, finding {finding} is NaN: score it anew")
+def check_scores(scores: Float[np.ndarray, "N C"], labels: Float[np.ndarray, "N C"]) -> None:
+    """Raise UserError where a score is NaN or infinite, a label is none of 0, 1, NaN, or there is no finding."""
+    if scores.shape[1] == 0:
+        raise UserError("there is no finding to judge, the scores have 0 columns: give one column per finding")
+    if not np.isfinite(scores).all():
+        image, finding = np.argwhere(~np.isfinite(scores))[0]
+        what = f"that of image {image}, finding {finding} is {scores[image, finding]:g}".replace("nan", "NaN")
+        raise UserError(f"scores must be finite numbers, but {what}: score it anew")
     wrong = labels[~(np.isnan(labels) | (labels == 0) | (labels == 1))]
     if wrong.size:
         raise UserError(f"labels to rank by must be 0, 1 or NaN, not {wrong[0]:g}: choose another label policy")

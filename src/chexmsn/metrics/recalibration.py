@@ -1,0 +1,127 @@
+"""Lines through log odds: how scores would have to be bent to be probabilities.
+
+Logistic regression of the labels on the scores' log odds, per finding, by Newton's method. Scores are
+probabilities in [0, 1], labels 1, 0 or NaN (left out). Probabilities within 1e-7 of 0 or 1 count as
+that far away, since their log odds are infinite.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from chexmsn.metrics.calibration import check_probabilities
+
+_NEAREST = 1e-7
+_STEPS = 100
+_EXACT = 1e-10
+
+
+class CalibrationLine(NamedTuple):
+    """log odds of the truth = intercept + slope x log odds of the score, per finding; 1 and 0 are perfect.
+
+    Attributes:
+        slope: below 1 the scores are too extreme (overconfident), above 1 too timid.
+        intercept: fitted together with the slope.
+        in_the_large: the intercept at slope 1: above 0 the scores are too low on the whole.
+    """
+
+    slope: Float64[np.ndarray, "C"]
+    intercept: Float64[np.ndarray, "C"]
+    in_the_large: Float64[np.ndarray, "C"]
+
+
+def calibration_line(scores: Float[np.ndarray, "N C"], labels: Float[np.ndarray, "N C"]) -> CalibrationLine:
+    """Calibration slope and intercepts (Cox 1958; Van Calster et al. 2019, BMC Med. 17:230).
+
+    NaN where a finding has one class only; slope and intercept also where the scores are constant or separate the
+    classes perfectly, for which no finite line is best. Raises UserError as `reliability`.
+    """
+    check_probabilities(scores, labels)
+    return CalibrationLine(*np.array([_line(*_known(s, y)) for s, y in zip(scores.T, labels.T, strict=True)]).T)
+
+
+def fit_temperature(scores: Float[np.ndarray, "N C"], labels: Float[np.ndarray, "N C"]) -> Float64[np.ndarray, "C"]:
+    """The temperature per finding that makes scores most likely (Guo et al. 2017, arXiv 1706.04599).
+
+    Fit it on clean validation images only, never on those it is then judged on. Above 1 it softens the scores;
+    infinite where they say nothing or the contrary, so that 0.5 for all is best; NaN where a finding has one class
+    or all its scores are on the right side of 0.5, since then colder is always better. Errors as `reliability`.
+    """
+    check_probabilities(scores, labels)
+    return np.array([_temperature(*_known(s, y)) for s, y in zip(scores.T, labels.T, strict=True)])
+
+
+def apply_temperature(
+    scores: Float[np.ndarray, "N C"], temperature: Float[np.ndarray, "C"]
+) -> Float64[np.ndarray, "N C"]:
+    """The probabilities whose log odds are those of the scores divided by the temperature.
+
+    >>> apply_temperature(np.array([[0.9]]), np.array([2.0])).round(3)
+    array([[0.75]])
+    """
+    return _sigmoid(_log_odds(scores) / temperature)
+
+
+def _known(
+    scores: Float[np.ndarray, "N"], labels: Float[np.ndarray, "N"]
+) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]:
+    known = ~np.isnan(labels)
+    return _log_odds(scores[known]), labels[known].astype(np.float64)
+
+
+def _line(x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]) -> tuple[float, float, float]:
+    if not 0 < y.sum() < len(y):
+        return np.nan, np.nan, np.nan
+    (in_the_large,) = _newton(np.ones((len(x), 1)), y, x)
+    if np.ptp(x) == 0 or _separated(x, y):
+        return np.nan, np.nan, float(in_the_large)
+    intercept, slope = _newton(np.stack([np.ones_like(x), x], axis=1), y, np.zeros_like(x))
+    return float(slope), float(intercept), float(in_the_large)
+
+
+def _temperature(x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]) -> float:
+    if not 0 < y.sum() < len(y):
+        return np.nan
+    if x @ (y - 0.5) <= 0:  # the likelihood falls already where the slope leaves 0
+        return np.inf
+    if (x * (y - 0.5) >= 0).all():
+        return np.nan
+    (slope,) = _newton(x[:, None], y, np.zeros_like(x))
+    return float(1 / slope)
+
+
+def _separated(x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]) -> bool:
+    positive, negative = x[y == 1], x[y == 0]
+    return positive.min() >= negative.max() or positive.max() <= negative.min()
+
+
+def _newton(
+    features: Float64[np.ndarray, "n D"], y: Float64[np.ndarray, "n"], offset: Float64[np.ndarray, "n"]
+) -> Float64[np.ndarray, "D"]:
+    """The maximum likelihood weights; steps are halved until the likelihood, which is concave, does not fall."""
+    weights = np.zeros(features.shape[1])
+    for _ in range(_STEPS):
+        p = _sigmoid(offset + features @ weights)
+        curvature = (features * (p * (1 - p))[:, None]).T @ features
+        step = np.linalg.solve(curvature, features.T @ (y - p))
+        before = _likelihood(offset + features @ weights, y)
+        while np.abs(step).max() > _EXACT and _likelihood(offset + features @ (weights + step), y) < before:
+            step = step / 2
+        weights = weights + step
+        if np.abs(step).max() <= _EXACT:
+            break
+    return weights
+
+
+def _likelihood(z: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]) -> float:
+    return float((y * z - np.logaddexp(0, z)).sum())
+
+
+def _log_odds(scores: Float[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+    p = scores.astype(np.float64).clip(_NEAREST, 1 - _NEAREST)
+    return np.log(p) - np.log1p(-p)
+
+
+def _sigmoid(z: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+    return np.exp(-np.logaddexp(0, -z))
