@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -43,7 +44,8 @@ class EncoderConfig:
         size: side in pixels of the images it is trained on.
         channels: channels of the first convolution, 1 or 3.
         mean: what is taken off every pixel, in [0, 1]; the default is near that of any radiographs.
-        std: what the difference is divided by.
+            One number, or one per channel for weights that were trained on colours.
+        std: what the difference is divided by; one number or one per channel.
         drop_path: stochastic depth of the last block; it grows linearly from 0 at the first.
 
     >>> EncoderConfig(name="vit_tiny", size=112).patch
@@ -58,8 +60,8 @@ class EncoderConfig:
     patch: int = 16
     size: int = 224
     channels: int = 1
-    mean: float = 0.5
-    std: float = 0.25
+    mean: float | tuple[float, float, float] = 0.5
+    std: float | tuple[float, float, float] = 0.25
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
@@ -70,7 +72,9 @@ class EncoderConfig:
             raise UserError(f"image size must be {_whole_patches(self.size, self.patch)}")
         if self.channels not in (1, 3):
             raise UserError(f"an encoder takes 1 or 3 channels, not {self.channels}: choose 1 for radiographs")
-        if not self.std > 0:
+        if self.channels != 3 and (isinstance(self.mean, tuple) or isinstance(self.std, tuple)):
+            raise UserError(f"a mean or std per channel needs 3 channels, not {self.channels}: give one number")
+        if not min(np.atleast_1d(self.std)) > 0:
             raise UserError(f"the pixel standard deviation must be above 0, not {self.std}: choose for example 0.25")
 
 
@@ -129,14 +133,22 @@ class Encoder(nn.Module, ABC):
 
 
 class Normalise(nn.Module):
-    """The first layer of every encoder: one channel in [0, 1] becomes `channels` equal channels around 0."""
+    """The first layer of every encoder: one channel in [0, 1] becomes `channels` channels around 0.
+
+    They are equal, unless mean or std differ from channel to channel.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.mean, self.std, self.channels = config.mean, config.std, config.channels
 
     def forward(self, images: Images) -> Float[Tensor, "B C H W"]:
-        return ((images - self.mean) / self.std).expand(-1, self.channels, -1, -1)
+        mean, std = (_per_channel(value, images) for value in (self.mean, self.std))
+        return ((images - mean) / std).expand(-1, self.channels, -1, -1)
 
     def extra_repr(self) -> str:
         return f"mean={self.mean}, std={self.std}, channels={self.channels}"
+
+
+def _per_channel(value: float | tuple[float, float, float], images: Images) -> float | Float[Tensor, "3 1 1"]:
+    return images.new_tensor(value).view(3, 1, 1) if isinstance(value, tuple) else value
