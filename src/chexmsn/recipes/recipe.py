@@ -150,7 +150,9 @@ def check_recipe(stages: list[Stage], only: str | None) -> None:
         except UserError as error:
             raise UserError(f"stage {stage.name}: {error}") from None
         if arguments.get("devices", 1) > 1 and only is None:
-            raise UserError(f"stage {stage.name} takes {arguments.devices} devices: run the stages one by one, with --stage")
+            raise UserError(
+                f"stage {stage.name} takes {arguments.devices} devices: run the stages one by one, with --stage"
+            )
 
 
 def run_recipe(path: Path, out: Path, variables: Mapping[str, str], only: str | None = None) -> None:
