@@ -10,12 +10,11 @@ from chexmsn.methods import msn
 from chexmsn.methods._base import AbstractMethod, Setting
 from chexmsn.models.batch_norm import BatchNorm1d, BatchNorm2d
 from chexmsn.models.encoder import EncoderConfig, build_encoder
-from chexmsn.training.optimiser import apply_schedule, build_optimiser, clipped_parameters
+from chexmsn.training.optimiser import apply_schedule, build_optimiser, clip_gradients
 from chexmsn.views import make_views
 from test_methods import FINDINGS, config_of
 
 KEYS = keys_of("abcdef")
-STEPS = 3
 
 
 class Loss(nn.Module):
@@ -51,7 +50,9 @@ def share_of(method: AbstractMethod, step: int, rank: int, processes: int) -> tu
     return [view.double() for view in views], labels[mine], draws.stream("method")
 
 
-def train(rank: int, processes: int, name: str, encoder: str = "vit_micro", options: dict | None = None) -> dict:
+def train(
+    rank: int, processes: int, name: str, encoder: str = "vit_micro", options: dict | None = None, steps: int = 3
+) -> dict:
     """Some steps of a method: every loss, the gradients of the first step, all weights and buffers in the end."""
     method = build(name, encoder, options or {})
     module = Loss(method)
@@ -60,7 +61,7 @@ def train(rank: int, processes: int, name: str, encoder: str = "vit_micro", opti
     description = method.optimiser()
     optimiser = build_optimiser(description)
     losses, gradients = [], {}
-    for step in range(STEPS):
+    for step in range(steps):
         schedule = {name: s.at(step + 1, 10, 5) for name, s in method.schedules().items()}
         apply_schedule(optimiser, schedule)
         optimiser.zero_grad()
@@ -69,8 +70,7 @@ def train(rank: int, processes: int, name: str, encoder: str = "vit_micro", opti
         losses.append(loss.detach())
         if step == 0:
             gradients = {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
-        if description.clip is not None:
-            nn.utils.clip_grad_norm_(clipped_parameters(description), description.clip)
+        clip_gradients(description)
         method.before_step(schedule)
         optimiser.step()
         method.after_step(schedule)
@@ -85,7 +85,7 @@ def msn_loss(rank: int, processes: int) -> tuple:
     prototypes.requires_grad_()
     logs = msn.log_assignments(anchors[mine], prototypes, 0.1)
     wanted = msn.target_assignments(targets[mine], prototypes)
-    loss = msn.cross_entropy(logs, wanted) + msn.regulariser(logs)
+    loss = msn.cross_entropy(logs, wanted) + msn.divergence_from_uniform(msn.mean_assignment(logs))
     loss.backward()
     return wanted, loss.detach(), prototypes.grad
 
