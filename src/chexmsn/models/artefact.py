@@ -122,8 +122,8 @@ def load_encoder(path: Path, config: EncoderConfig | None = None) -> Encoder:
     """
     stored = _read(Path(path), "encoder")
     wanted = config or stored.config
-    encoder = _empty_encoder(replace(wanted, size=stored.config.size))
-    _fill(encoder, _below("encoder.", stored.weights) if stored.findings else stored.weights, stored.path)
+    encoder = empty_encoder(replace(wanted, size=stored.config.size))
+    fill(encoder, _below("encoder.", stored.weights) if stored.findings else stored.weights, stored.path)
     encoder.resize(wanted.size)
     return encoder
 
@@ -136,11 +136,16 @@ def load_classifier(path: Path) -> ClassifierArtefact:
     stored = _read(Path(path), "classifier")
     if not stored.findings:
         raise UserError(f"{path} holds an encoder and no classifier: train one on it first")
-    encoder = _empty_encoder(stored.config)
+    encoder = empty_encoder(stored.config)
     with torch.device("meta"):
         classifier = Classifier(encoder, stored.findings, stored.readout)
-    _fill(classifier, stored.weights, stored.path)
+    fill(classifier, stored.weights, stored.path)
     return ClassifierArtefact(classifier.eval(), stored.findings, stored.thresholds, stored.provenance, stored.path)
+
+
+def holds_classifier(path: Path) -> bool:
+    """Whether an artefact, a run folder or a checkpoint holds a classifier. Raises UserError as `load_encoder` does."""
+    return bool(_read(Path(path), "classifier").findings)
 
 
 def provenance_of(path: Path) -> dict[str, Any]:
@@ -156,7 +161,7 @@ def _save(folder: Path, kind: str, model: nn.Module, config: EncoderConfig, extr
         "format": FORMAT,
         "kind": kind,
         "encoder": asdict(config),
-        "preprocessing": _preprocessing(config),
+        "preprocessing": preprocessing(config),
         "fingerprint": fingerprint(model),
     }
     _refuse_foreign(folder)
@@ -199,7 +204,8 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
         raise
 
 
-def _preprocessing(config: EncoderConfig) -> dict[str, Any]:
+def preprocessing(config: EncoderConfig) -> dict[str, Any]:
+    """What an image goes through before and inside an encoder, in words and numbers."""
     return {
         "size": config.size,
         "view": "the central 224/256 of the short side, square, resized to size x size, one channel in [0, 1]",
@@ -239,10 +245,7 @@ def _read_folder(folder: Path) -> _Stored:
     if not isinstance(described, dict) or described.get("format") != FORMAT or described.get("kind") not in KINDS:
         raise UserError(f"{folder}/config.json does not describe a model in format {FORMAT}: was it made by chexmsn?")
     file = folder / f"{described['kind']}.safetensors"
-    try:
-        weights = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read ({_one_line(error)}): restore it or train again") from None
+    weights = read_safetensors(file)
     if _digest(weights) != described.get("fingerprint"):
         raise UserError(f"{file} is not what {folder}/config.json describes (another fingerprint): restore both files")
     return _Stored(
@@ -256,14 +259,30 @@ def _read_folder(folder: Path) -> _Stored:
     )
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
-    """A checkpoint of a run, on the CPU. Raises UserError for a damaged file and for anything else."""
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """The weights of a file, on the CPU. Raises UserError for a damaged file and for anything else."""
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} cannot be read ({_one_line(error)}): restore it or make it anew") from None
+
+
+def read_pickle(file: Path, remedy: str) -> Any:
+    """What torch has saved in a file, on the CPU, as far as it is plain values and tensors.
+
+    Raises UserError, which ends with the remedy, for a damaged file and for one that would run code.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         # what torch says of anything else than weights advises to load it unsafely
         reason = "" if isinstance(error, pickle.UnpicklingError) else f" ({_one_line(error)})"
-        raise UserError(f"{file} is not a checkpoint that can be read safely{reason}: name a run folder") from None
+        raise UserError(f"{file} is not a checkpoint that can be read safely{reason}: {remedy}") from None
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """A checkpoint of a run, on the CPU. Raises UserError for a damaged file and for anything else."""
+    checkpoint = read_pickle(file, "name a run folder")
     described = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
     if not isinstance(described, dict) or "downstream_prefix" not in described:
         raise UserError(f"{file} is no checkpoint of a chexmsn run (it does not say what it holds): name a run folder")
@@ -296,7 +315,7 @@ def _config(described: Any, path: Path) -> EncoderConfig:
             f"{path} describes an encoder this version does not know ({strange}): use the version that made it"
         )
     try:
-        return EncoderConfig(**described)
+        return EncoderConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in described.items()})
     except TypeError:
         raise UserError(f"{path} describes an encoder with values of the wrong kind ({dict(described)})") from None
 
@@ -310,13 +329,14 @@ def _readout(described: Mapping[str, Any], path: Path) -> str:
     return readout
 
 
-def _empty_encoder(config: EncoderConfig) -> Encoder:
+def empty_encoder(config: EncoderConfig) -> Encoder:
     """An encoder without weights: nothing is drawn and nothing filled twice."""
     with torch.device("meta"):
         return build_encoder(config)
 
 
-def _fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Give a model its weights. Raises UserError with the names of those that do not fit; `path` is where they lay."""
     wanted = model.state_dict()
     shared = wanted.keys() & weights.keys()
     problems = {
