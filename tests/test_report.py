@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chexmsn.core.errors import UserError
+from chexmsn.evaluation import result_folder
 from chexmsn.evaluation import results as evaluation_results
-from chexmsn.evaluation import stress as evaluation_stress
 from chexmsn.evaluation.conditions import pixel_fills, standard_grid
 from chexmsn.report.build import build_report
 from chexmsn.report.conditions import conditions, is_headline
@@ -313,7 +313,7 @@ def test_a_bare_record_is_enough(tmp_path):
 
 def test_the_report_reads_what_the_stress_test_writes():
     assert list(COLUMNS) == list(evaluation_results.COLUMNS)
-    assert SCHEMA == evaluation_stress.SCHEMA_VERSION
+    assert SCHEMA == result_folder.SCHEMA_VERSION
     assert set(GRID) < {(c.corruption, c.severity) for c in (*standard_grid(), *pixel_fills())}
 
 

@@ -1,0 +1,240 @@
+"""The folder of results that a stress test and a probe write: the same tables, the same record."""
+
+import logging
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float32
+from torch import nn
+
+from chexmsn.core.errors import UserError
+from chexmsn.core.files import write_atomic
+from chexmsn.data.collection import Collection
+from chexmsn.data.labels import Policy
+from chexmsn.evaluation.cohort import LEVEL, Cohort
+from chexmsn.evaluation.conditions import Condition, mechanism
+from chexmsn.evaluation.results import results_table, without_interval
+from chexmsn.evaluation.scoring import Cell, Parts
+from chexmsn.models.artefact import fingerprint
+from chexmsn.models.encoder import Encoder
+from chexmsn.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The images that something is tested on, and what they say of the findings.
+
+    Attributes:
+        images: those of one split of one pack.
+        policy: what uncertain and blank labels count as.
+        findings: those that are tested, by their canonical names.
+        labels: the table of `labels.parquet`, one row per image.
+        cohort: the same labels, for what they say of the findings.
+    """
+
+    images: Collection
+    policy: Policy
+    findings: tuple[str, ...]
+    labels: pd.DataFrame
+    cohort: Cohort
+
+    @classmethod
+    def on(cls, images: Collection, findings: tuple[str, ...], policy: Policy) -> "Tested":
+        """Raises UserError where no finding has both positives and negatives."""
+        labels = labels_table(images, findings, policy)
+        return cls(images, policy, findings, labels, Cohort.of(labels, resamples=1, seed=0))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a record says of them."""
+        pack = self.images.packs[0]
+        return {
+            "data": {
+                "name": pack.name,
+                "source": pack.info["source"],
+                "fingerprint": pack.fingerprint,
+                "split": self.images.splits[0],
+                "images": len(self.images),
+                "patients": self.labels["patient_id"].nunique(),
+            },
+            "findings": [finding for finding in self.findings if finding not in self.cohort.left_out],
+            "left_out": self.cohort.left_out,
+            "policy": self.policy,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How scores become results.
+
+    Attributes:
+        model: what tables and figures call the model.
+        conditions: those of the table, the clean one among them.
+        not_applicable: conditions that do not apply to this network, each with the reason.
+        seen: the corruptions that the model was trained on.
+        resamples: how often the patients are resampled for the intervals.
+        seed: every mask, noise and resample follows from it.
+    """
+
+    model: str
+    conditions: tuple[Condition, ...]
+    not_applicable: Mapping[Condition, str]
+    seen: Sequence[str]
+    resamples: int
+    seed: int
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a record says of them."""
+        return {
+            "conditions": [{**vars(condition), "mechanism": mechanism(condition)} for condition in self.conditions],
+            "seed": self.seed,
+            "resamples": self.resamples,
+            "level": LEVEL,
+            "seen_in_training": self.seen,
+        }
+
+
+def record(
+    terms: Terms,
+    tested: Tested,
+    model: nn.Module,
+    encoder: Encoder,
+    methods: Sequence[str],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What `run.json` says beyond the configuration, of a model and the encoder that it has or is."""
+    about = {
+        "name": terms.model,
+        "method": " + ".join(methods) or None,
+        "fingerprint": fingerprint(model),
+        "kind": encoder.kind,
+        "encoder": encoder.config.name,
+        "size": encoder.config.size,
+        "patch": encoder.config.patch,
+    }
+    made = {"schema_version": SCHEMA_VERSION, "command": shlex.join(sys.argv), "model": about}
+    return made | tested.facts | terms.facts | {"provenance": provenance}
+
+
+def fill(
+    run: RunFolder,
+    tested: Tested,
+    terms: Terms,
+    device: torch.device,
+    *,
+    curves: Mapping[str, Path],
+    score: Callable[[Parts], pd.DataFrame],
+) -> None:
+    """Write labels, scores, results and curves; scores that are there are not made again.
+
+    Args:
+        run: where to.
+        tested: the images and their labels.
+        terms: how scores become results.
+        device: what is computed on.
+        curves: files to copy, where they are there, by their names in the folder.
+        score: makes the table of `scores.parquet`; what it keeps in the parts survives a stop.
+    """
+    started, parts = time.monotonic(), run.path / "parts"
+    run.update(status="running", device=device.type)
+    for finding, reason in tested.cohort.left_out.items():
+        log.warning("%s is left out of the macro value: %s", finding, reason)
+    _write(tested.labels, run.path / "labels.parquet")
+    if not (run.path / "scores.parquet").is_file():
+        _write(score(Parts(parts)), run.path / "scores.parquet")
+    unsure = _judge(run, terms)
+    shutil.rmtree(parts, ignore_errors=True)
+    for name, file in curves.items():
+        if file.is_file():
+            shutil.copyfile(file, run.path / name)
+    run.update(status="finished", seconds=round(time.monotonic() - started, 1), without_interval=unsure)
+
+
+def _judge(run: RunFolder, terms: Terms) -> list[str]:
+    """Write the results, from the files of scores and labels alone; returns what has no interval."""
+    scores, labels = (pd.read_parquet(run.path / f"{name}.parquet") for name in ("scores", "labels"))
+    table = results_table(scores, labels, **vars(terms))
+    write_atomic(run.path / "results.csv", lambda path: table.to_csv(path, index=False))
+    _write(table, run.path / "results.parquet")
+    unsure = without_interval(table)
+    if unsure:
+        log.warning("too few patients with or without the finding for an interval: %s", ", ".join(unsure))
+    return unsure
+
+
+def labels_table(images: Collection, findings: Sequence[str], policy: Policy) -> pd.DataFrame:
+    """The table of `labels.parquet`: who the images are of, and 1, 0 or NaN (left out) per finding."""
+    labels = images.labels(findings, policy)
+    about = images.index[["image_key", "patient_id", "sex", "age", "view"]]
+    return about.join(pd.DataFrame(labels, columns=[f"label:{finding}" for finding in findings]))
+
+
+def scores_table(
+    scores: Float32[np.ndarray, "K N C"], cells: Sequence[Cell], labels: pd.DataFrame, findings: Sequence[str]
+) -> pd.DataFrame:
+    """The table of `scores.parquet`: one row per cell and image."""
+    count, images, _ = scores.shape
+    table = pd.DataFrame(
+        {
+            "image_key": np.tile(labels["image_key"], count),
+            "patient_id": np.tile(labels["patient_id"], count),
+            "corruption": np.repeat([cell.condition.corruption for cell in cells], images),
+            "severity": np.repeat([cell.condition.severity for cell in cells], images),
+            "repeat": np.repeat([cell.repeat for cell in cells], images),
+        }
+    )
+    return table.join(pd.DataFrame(scores.reshape(count * images, -1), columns=[f"score:{name}" for name in findings]))
+
+
+def check_policy(policy: Policy) -> None:
+    """Raises UserError for labels that rank nothing."""
+    if "smooth" in (policy.uncertain, *policy.per_finding.values()):
+        raise UserError("a test needs labels of 0 and 1, not smooth ones: choose zeros, ones or ignore")
+
+
+def check_unseen(images: Collection, provenance: Mapping[str, Any], path: Path) -> None:
+    """Raises UserError where a model was trained on the images that are to test it."""
+    (split,), (pack,) = images.splits, images.packs
+    for stage in ("pretraining", "training"):
+        used = provenance.get(stage, {}).get("data", {}).get("packs", {})
+        if split in used.get(pack.fingerprint, []):
+            raise UserError(
+                f"the split {split!r} of {pack.folder} was used in the {stage} of {path}, and a "
+                "model cannot be tested on what it was trained on: choose another split"
+            )
+
+
+def methods_of(provenance: Mapping[str, Any]) -> list[str]:
+    """The methods that made a model, one after the other; of a checkpoint the last one is known."""
+    stages = [provenance[stage]["config"]["method"] for stage in ("pretraining", "training") if stage in provenance]
+    return stages or [provenance[name] for name in ("method",) if name in provenance]
+
+
+def corruptions_seen(provenance: Mapping[str, Any]) -> list[str]:
+    """The names of the corruptions that a model was trained on."""
+    seen = provenance.get("corruptions_seen") or provenance.get("pretraining", {}).get("corruptions_seen", [])
+    return list(dict.fromkeys(corruption["corruption"] for corruption in seen))
+
+
+def name_of(path: Path) -> str:
+    """What a model is called after the place it was loaded from: its run folder's name, or its own."""
+    place = path.resolve()
+    return place.parent.name if place.name in ("encoder", "classifier") else place.stem
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    write_atomic(path, lambda temporary: table.to_parquet(temporary, index=False))
