@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 
 from chexmsn.evaluation.cohort import MACRO_UNDEFINED_AT_MOST, Cohort
-from chexmsn.metrics.bootstrap import percentile_interval, resampled_auroc
+from chexmsn.metrics.bootstrap import resampled_auroc
 from chexmsn.metrics.degradation import relative_drop
+from chexmsn.metrics.multiple import holm
+from chexmsn.metrics.paired import paired_difference
 from chexmsn.metrics.ranking import auroc
 
 CONDITIONS = [
@@ -52,20 +54,6 @@ def drops(folder: Path, resamples: int) -> dict[tuple[str, float], np.ndarray]:
     return {condition: relative_drop(clean, macro_samples(scores, cohort, condition)) for condition in CONDITIONS}
 
 
-def two_sided(samples: np.ndarray) -> float:
-    """The bootstrap's p value for a difference of 0, at least 1 / (resamples + 1)."""
-    known = samples[~np.isnan(samples)]
-    share = 2 * min((known <= 0).mean(), (known >= 0).mean())
-    return float(np.clip(share, 1 / (len(known) + 1), 1.0))
-
-
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p values (Holm 1979, Scand J Statist 6:65)."""
-    order = np.argsort(p_values)
-    adjusted = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1)).clip(max=1.0)
-    return adjusted[np.argsort(order)]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stress", nargs="+", type=Path, help="folders of stress runs on the same images")
@@ -79,11 +67,10 @@ def main() -> None:
     rows = []
     for (a, of_a), (b, of_b) in itertools.combinations(measured.items(), 2):
         for condition in CONDITIONS:
-            difference = of_a[condition] - of_b[condition]
-            low, high = percentile_interval(difference[1:, None], undefined_at_most=MACRO_UNDEFINED_AT_MOST)
+            samples = of_a[condition] - of_b[condition]
+            found = paired_difference(samples[0], samples[1:], undefined_at_most=MACRO_UNDEFINED_AT_MOST)
             about = {"a": a, "b": b, "corruption": condition[0], "severity": condition[1]}
-            values = {"difference": difference[0], "low": low.item(), "high": high.item()}
-            rows.append(about | values | {"p": two_sided(difference[1:])})
+            rows.append(about | dict(zip(("difference", "low", "high", "p"), map(float, found), strict=True)))
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table["p"].to_numpy())
     print(table.round(4).to_string(index=False))
