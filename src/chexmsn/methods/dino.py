@@ -166,16 +166,21 @@ class Method(AbstractMethod):
         return self.config.plan(self.setting.size, self.student.encoder.config.patch)
 
     def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
-        teacher, step = self._compare(views, draws, schedule["teacher_temperature"])
-        self.centre.copy_(moved_centre(self.centre, teacher, self.config.centre_momentum))
-        return step
+        features, student, teacher = self._outputs(views, draws)
+        with torch.autocast(student.device.type, enabled=False):
+            return self.learn(student, teacher, schedule["teacher_temperature"])._replace(features=features)
 
     @torch.no_grad()
     def validation_step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
         """The loss of one batch; the centre stays."""
-        return self._compare(views, draws, schedule["teacher_temperature"])[1]
+        features, student, teacher = self._outputs(views, draws)
+        with torch.autocast(student.device.type, enabled=False):
+            return self.loss(student, teacher, schedule["teacher_temperature"])._replace(features=features)
 
-    def _compare(self, views: Views, draws: Draws, temperature: float) -> tuple[Float[Tensor, "T B K"], Step]:
+    def _outputs(
+        self, views: Views, draws: Draws
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "V B K"], Float[Tensor, "T B K"]]:
+        """The teacher's features of one view per image, the student's outputs and the teacher's."""
         _, student = self.student(
             [
                 self.corrupted(images, per_view(draws, f"corruption-{group.name}", group.count))
@@ -185,17 +190,23 @@ class Method(AbstractMethod):
         with torch.no_grad():
             features, teacher = self.teacher(views[:1])
         batch = len(draws.keys)
-        with torch.autocast(student.device.type, enabled=False):
-            student, teacher = (at_least_float32(logits).unflatten(0, (-1, batch)) for logits in (student, teacher))
-            return teacher, self._loss(student, teacher, temperature)._replace(features=features[:batch])
+        outputs = (at_least_float32(logits).unflatten(0, (-1, batch)) for logits in (student, teacher))
+        return features[:batch], *outputs
 
-    def _loss(self, student: Float[Tensor, "V B K"], teacher: Float[Tensor, "T B K"], temperature: float) -> Step:
+    def learn(self, student: Float[Tensor, "V B K"], teacher: Float[Tensor, "T B K"], temperature: float) -> Step:
+        """The loss of outputs, views first; then the centre moves."""
+        step = self.loss(student, teacher, temperature)
+        self.centre.copy_(moved_centre(self.centre, teacher, self.config.centre_momentum))
+        return step
+
+    def loss(self, student: Float[Tensor, "V B K"], teacher: Float[Tensor, "T B K"], temperature: float) -> Step:
+        """The loss of outputs, views first; the student's first T views are the teacher's."""
         wanted = teacher_probabilities(teacher, self.centre, temperature)
         logs = functional.log_softmax(student / self.config.temperature, dim=-1)
         numbers = {
             "teacher_entropy": torch.special.entr(wanted).sum(-1).mean(),
             "student_entropy": torch.special.entr(logs.detach().exp()).sum(-1).mean(),
-            "agreement": agreement(student.detach().flatten(0, 1), teacher[0]),
+            "agreement": agreement(student.flatten(0, 1), teacher[0]),
         }
         return Step(distillation_loss(logs, wanted), numbers)
 
