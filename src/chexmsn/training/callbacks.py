@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import pandas as pd
@@ -14,6 +14,7 @@ from chexmsn.core.files import write_atomic
 from chexmsn.metrics.thresholds import choose_thresholds
 from chexmsn.models.artefact import save_classifier, save_encoder
 from chexmsn.training.loop import ClassifierLoop, Loop
+from chexmsn.training.meter import Meter
 
 
 class KeepLast(Checkpoint):
@@ -93,10 +94,24 @@ class History(Callback):
 
 
 class ProgressLine(Callback):
-    """One line for the whole run: steps done, rate, time left, and how it goes."""
+    """One line for the whole run: steps done, rate, time left, and how it goes by the newest numbers there are."""
 
-    def __init__(self, title: str):
+    FIRST: ClassVar[dict[str, str]] = {  # what a narrow terminal has room for; other numbers of the method follow
+        "train/loss": "loss",
+        "validation/loss": "validation loss",
+        "validation/macro_auroc": "validation AUROC",
+        "probe/knn_macro_auroc": "kNN AUROC",
+        "health/effective_rank": "rank",
+        "train/prototypes_used": "prototypes",
+        "train/agreement": "agreement",
+        "train/gradient_norm": "gradient",
+        "schedule/lr": "lr",
+        "train/images_per_second": "images/s",
+    }
+
+    def __init__(self, title: str, meter: Meter):
         self.title = title
+        self.meter = meter
 
     def on_train_start(self, trainer: L.Trainer, loop: Loop) -> None:
         self.bar = tqdm(
@@ -110,13 +125,18 @@ class ProgressLine(Callback):
         )
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            self._tell(trainer, self.meter.latest)
         self.bar.update(trainer.global_step - self.bar.n)
 
     def on_train_epoch_end(self, trainer: L.Trainer, loop: Loop) -> None:
-        shown = ("train/loss_epoch", "validation/loss", "validation/macro_auroc")
-        known = {name: trainer.callback_metrics[name].item() for name in shown if name in trainer.callback_metrics}
-        labels = {name.replace("/", " ").removesuffix("_epoch"): f"{value:.4g}" for name, value in known.items()}
-        self.bar.set_postfix({"epoch": trainer.current_epoch + 1, **labels}, refresh=False)
+        self._tell(trainer, {name: value.item() for name, value in trainer.callback_metrics.items()})
+
+    def _tell(self, trainer: L.Trainer, numbers: dict[str, float]) -> None:
+        others = [name for name in numbers if name.startswith("train/") and name not in self.FIRST]
+        shown = self.FIRST | {name: name.removeprefix("train/").replace("_", " ") for name in others}
+        told = {label: f"{numbers[name]:.4g}" for name, label in shown.items() if name in numbers}
+        self.bar.set_postfix({"epoch": trainer.current_epoch + 1} | told, refresh=False)
 
     def on_train_end(self, trainer: L.Trainer, loop: Loop) -> None:
         self.bar.close()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
@@ -10,7 +10,46 @@ from chexmsn.data.labels import Policy
 from chexmsn.models.encoder import EncoderConfig
 
 # Where and how fast a run computes is not part of what it computes: a run may resume with other values.
-EXECUTION = frozenset({"out", "device", "workers", "pin_memory"})
+EXECUTION = frozenset({"out", "device", "workers", "pin_memory", "health", "probe"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthConfig:
+    """How a run watches over itself; no weight depends on it.
+
+    Attributes:
+        on_collapse: a run that collapses or diverges says so and goes on ("warn"), or ends ("stop").
+        every: optimiser steps between two looks.
+        images: features of so many last images are looked at.
+    """
+
+    on_collapse: Literal["warn", "stop"] = "warn"
+    every: int = 50
+    images: int = 512
+
+    def __post_init__(self) -> None:
+        check_limits(self, "health", every="[1, inf)", images="[2, inf)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """A look at what labels say of the features now and then while pretraining: macro AUROC by nearest neighbours.
+
+    Labelled training images are divided by patient; the neighbours come from three quarters of the patients, the
+    images to score from the rest. Images of the test split are never used.
+
+    Attributes:
+        images: about how many labelled images.
+        every: epochs between two looks; when empty, as often as costs at most a few per cent of the time.
+        findings: findings to score; all with both classes on both sides when empty.
+    """
+
+    images: int = 512
+    every: int | None = None
+    findings: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_limits(self, "the probe", images="[8, inf)", every="[1, inf)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +73,8 @@ class RunConfig:
         workers: processes that read images; 0 reads in the main process, enough for a pack in memory.
         pin_memory: copy through pinned memory, faster on a GPU; without effect on a CPU.
         seed: every random decision follows from it.
+            0 writes one after every step.
+        health: how the run watches over itself; not at all when null.
     """
 
     data: tuple[Path, ...]
@@ -52,10 +93,10 @@ class RunConfig:
     workers: int = 0
     pin_memory: bool = False
     seed: int = 0
+    health: HealthConfig | None = field(default_factory=HealthConfig)
 
     def __post_init__(self) -> None:
         check_limits(self, epochs="[1, inf)", batch_size="[1, inf)", devices="[1, inf)")
-        check_limits(self, patience="[1, inf)", min_delta="[0, inf)", workers="[0, inf)")
         if self.batch_size % self.devices:
             raise UserError(
                 f"batch_size ({self.batch_size}) must be a multiple of devices ({self.devices}): each takes its share"
@@ -72,10 +113,12 @@ class PretrainConfig(RunConfig):
 
     Attributes:
         encoder: the network to pretrain.
+        probe: what labels say of the features meanwhile; nothing when null.
     """
 
     method: str = "msn"
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    probe: ProbeConfig | None = field(default_factory=ProbeConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

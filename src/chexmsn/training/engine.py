@@ -28,7 +28,9 @@ from chexmsn.data.loader import loader
 from chexmsn.models.artefact import read_checkpoint
 from chexmsn.training.callbacks import History, KeepLast, ProgressLine, StayFinite
 from chexmsn.training.config import RunConfig
+from chexmsn.training.health import Health
 from chexmsn.training.loop import Loop
+from chexmsn.training.meter import Meter
 from chexmsn.training.precision import choose_precision
 from chexmsn.training.run_folder import RunFolder
 
@@ -129,7 +131,9 @@ def _last_checkpoint(run: RunFolder, loop: Loop) -> Path | None:
 def _trainer(
     run: RunFolder, config: RunConfig, callbacks: Sequence[Callback], on: RunsOn, **settings: Any
 ) -> L.Trainer:
-    curves = [History(run.path / "history.csv"), ProgressLine(f"{run.path.name} ({config.method})")]
+    meter = Meter()
+    watch = [] if config.health is None else [Health(config.health, meter, lambda told: run.update(symptoms=told))]
+    curves = [History(run.path / "history.csv"), ProgressLine(f"{run.path.name} ({config.method})", meter)]
     logs = run.path / "logs"
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(on.device.type, on.device.type),
@@ -139,7 +143,7 @@ def _trainer(
         sync_batchnorm=on.devices > 1 and on.device.type == "cuda",
         precision=on.precision,
         max_epochs=config.epochs,
-        callbacks=[StayFinite(), *callbacks, *curves, KeepLast(run.checkpoint)],
+        callbacks=[meter, *watch, StayFinite(), *callbacks, *curves, KeepLast(run.checkpoint)],
         logger=[CSVLogger(logs, name="csv"), TensorBoardLogger(logs, name="tensorboard", version="")],
         **settings,
         log_every_n_steps=10,

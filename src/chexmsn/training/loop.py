@@ -14,7 +14,7 @@ from chexmsn.core.draws import Draws, key_of
 from chexmsn.core.shapes import Labels
 from chexmsn.methods._base import AbstractMethod, Step
 from chexmsn.metrics.ranking import auroc
-from chexmsn.training.optimiser import apply_schedule, build_optimiser, clipped_parameters
+from chexmsn.training.optimiser import apply_schedule, build_optimiser, clip_gradients
 from chexmsn.views.plan import evaluation_view, make_views
 
 
@@ -27,7 +27,14 @@ class Loop(L.LightningModule):
         steps_per_epoch: optimiser steps in one epoch.
         epochs: epochs of the whole run.
         identity: what a checkpoint tells about itself to whoever loads the encoder from it.
+
+    Attributes:
+        gradient_norm: of the last step, before clipping, on the device.
+        applied: the values of the schedules at the last step.
     """
+
+    gradient_norm: Float[Tensor, ""]
+    applied: dict[str, float]
 
     def __init__(
         self, method: AbstractMethod, *, seed: int, steps_per_epoch: int, epochs: int, identity: Mapping[str, Any]
@@ -44,13 +51,9 @@ class Loop(L.LightningModule):
         step = min(self.global_step, self.total_steps - 1)
         return {name: s.at(step, self.total_steps, self.steps_per_epoch) for name, s in self.method.schedules().items()}
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         draws = Draws.of(self.seed, batch.keys).stream("epoch", self.current_epoch)
-        step = self._step(batch, draws)
-        self.log("train/loss", step.loss.detach(), on_epoch=True, on_step=True, batch_size=len(batch.keys))
-        for name, value in step.log.items():
-            self.log(f"train/{name}", value.detach(), on_epoch=True, on_step=False, batch_size=len(batch.keys))
-        return step.loss
+        return self._step(batch, draws)._asdict()  # Lightning goes down `loss` and hands all of it to the callbacks
 
     def _step(self, batch: Batch, draws: Draws) -> Step:
         views = make_views(to_images(batch.pixels), self.method.views(), draws.stream("views"))
@@ -60,18 +63,15 @@ class Loop(L.LightningModule):
         return build_optimiser(self.method.optimiser())
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        description = self.method.optimiser()
-        if description.clip is not None:
-            norm = torch.nn.utils.clip_grad_norm_(clipped_parameters(description), description.clip)
-            self.log("train/gradient_norm", norm, on_epoch=True, on_step=False)
+        self.gradient_norm = clip_gradients(self.method.optimiser())
+        self.method.before_step(self.schedule())
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         schedule = self.schedule()
         apply_schedule(optimizer, schedule)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.method.after_step(schedule)
-        for name, value in schedule.items():
-            self.log(f"schedule/{name}", value, on_epoch=True, on_step=False)
+        self.applied = schedule
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         # Dropout and stochastic depth draw from torch's own generator: start it anew at each step, so that a resumed
