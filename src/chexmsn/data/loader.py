@@ -1,9 +1,12 @@
 """Batches of a collection. The order is keyed: the same for any number of workers, and after a resume."""
 
+import signal
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from chexmsn.core.batch import Batch
 from chexmsn.core.draws import Draws
@@ -30,6 +33,20 @@ class Batches(Dataset[Batch]):
         )
 
 
+class From(Sampler[np.ndarray]):
+    """The batches from one on. The length is that of them all: an epoch that goes on is as long as a whole one."""
+
+    def __init__(self, batches: Sequence[np.ndarray], first: int) -> None:
+        self.batches = batches
+        self.first = first
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.batches[self.first :])
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
 def loader(
     collection: Collection,
     rows: Rows,
@@ -44,12 +61,14 @@ def loader(
     pin_memory: bool,
     process: int = 0,
     processes: int = 1,
+    first: int = 0,
 ) -> DataLoader[Batch]:
     """A loader of `Batch`es of these rows; `labels` has a row for each image of the collection.
 
     Shuffled, the order depends on seed, epoch and image keys alone. `drop_last` leaves out a short last
     batch: for training with batch statistics, never for evaluation. Of several `processes` each gets its
-    share of every batch, so that together they take the steps of one.
+    share of every batch, so that together they take the steps of one. The batches before `first` are left
+    out, without being read.
 
     Raises UserError where there is not a single batch, or one that the processes cannot share equally.
     """
@@ -64,10 +83,17 @@ def loader(
     return DataLoader(
         Batches(collection, labels),
         batch_size=None,
-        sampler=[batch[process::processes] for batch in batches],
+        sampler=From([batch[process::processes] for batch in batches], first),
         num_workers=workers,
         pin_memory=pin_memory,
+        worker_init_fn=leave_signals_to_the_run,
     )
+
+
+def leave_signals_to_the_run(worker: int) -> None:
+    """Have a worker stay at work when a signal goes to all processes, as Ctrl-C and Slurm send it: the run ends it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def keyed_order(keys: Int64[np.ndarray, "n"], seed: int, epoch: int) -> Rows:
