@@ -129,6 +129,7 @@ def _portable(encoder: Encoder, head: Mapping[str, Tensor], findings: tuple[str,
 def three_channels(stem: Float[Tensor, "width channels rows columns"]) -> Float[Tensor, "width 3 rows columns"]:
     """The same answer to a gray image in three equal channels as to its one.
 
+    >>> import torch
     >>> three_channels(torch.ones(1, 1, 1, 1)).flatten()
     tensor([0.3333, 0.3333, 0.3333])
     """

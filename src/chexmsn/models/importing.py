@@ -33,6 +33,7 @@ from chexmsn.models.hubs._portable import (
     STEM,
     Colours,
     Found,
+    colours,
     first,
     to_ours,
     weights_file,
@@ -67,10 +68,6 @@ class ImportConfig:
     size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):
-            numbers = getattr(self, name)
-            if numbers is not None and len(numbers) not in (1, 3):
-                raise UserError(f"{name} is one number or three, one per channel, not {len(numbers)}")
         if self.channels not in (None, 1, 3):
             raise UserError(f"an encoder takes 1 or 3 channels, not {self.channels}: leave channels out")
 
@@ -103,16 +100,12 @@ def import_model(layout: str, config: ImportConfig) -> Path:
 
 def _completed(found: Found, config: ImportConfig) -> Found:
     """What the source says, and what the user says of it, who knows better."""
-    said = {"mean": config.mean, "std": config.std, "heads": config.heads}
-    found = replace(found, **{name: value for name, value in said.items() if value is not None})
+    said = {name: colours(v) for name in ("mean", "std") if (v := getattr(config, name)) is not None}
+    found = replace(found, **said, heads=config.heads or found.heads)
     for name in ("mean", "std"):
         if getattr(found, name) is None:
             raise UserError(f"{config.source} does not say what {name} its images were normalised with: give --{name}")
-    return replace(found, mean=_per_colour(found.mean), std=_per_colour(found.std))
-
-
-def _per_colour(values: tuple[float, ...]) -> Colours:
-    return values * 3 if len(values) == 1 else values
+    return found
 
 
 def _record(source: Path) -> dict[str, Any]:
@@ -237,8 +230,8 @@ def _stem(weights: dict[str, Tensor], found: Found, encoder: Encoder, config: Im
     mean, std = (v[0] if len(set(v)) == 1 else v for v in (found.mean, found.std))
     stem = Stem(weights[f"{name}.weight"], weights.get(f"{name}.bias"), mean, std)
     if encoder.config.channels == 1:
-        if config.channels == 3:
-            raise UserError(f"{config.source} has one channel: leave channels out")
+        if config.channels == 3 or isinstance(mean, tuple) or isinstance(std, tuple):
+            raise UserError(f"{config.source} has one channel: leave channels out, and give one --mean and one --std")
         return stem
     exact = encoder.kind == "transformer" or not isinstance(mean, tuple)
     if config.channels == 1 and not exact:

@@ -1,6 +1,6 @@
 """A model on its way from or to other software."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +31,7 @@ STEM = {"transformer": "patch_embed.proj", "cnn": "conv1"}
 SHOWN = 224 / 256  # of an image's short side is seen in evaluation
 HEAD_WIDTH = 64  # of every transformer of ours, and of those that Dosovitskiy et al. 2021 published
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
+WRAPPERS = ("state_dict", "model")  # what training scripts keep the weights under, beside epoch and optimiser
 _NAMED = 3
 
 
@@ -65,21 +66,24 @@ class Portable:
     @property
     def mean(self) -> Colours:
         """What is taken off the three channels."""
-        return three(self.config.mean)
+        return colours(self.config.mean)
 
     @property
     def std(self) -> Colours:
         """What the differences are divided by."""
-        return three(self.config.std)
+        return colours(self.config.std)
 
 
-def three(value: float | Colours) -> Colours:
-    """One number per colour.
+def colours(value: float | Sequence[float]) -> Colours:
+    """One number per colour, of one number or of three. Raises UserError for anything else.
 
-    >>> three(0.5)
-    (0.5, 0.5, 0.5)
+    >>> colours(0.5), colours([0.4, 0.5, 0.6])
+    ((0.5, 0.5, 0.5), (0.4, 0.5, 0.6))
     """
-    return value if isinstance(value, tuple) else (value, value, value)
+    values = tuple(value) if isinstance(value, Sequence) else (value,)
+    if len(values) not in (1, 3) or not all(isinstance(number, float | int) for number in values):
+        raise UserError(f"mean and std are one number or three, one per channel, not {value}")
+    return tuple(map(float, values * 3))[:3]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +117,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     file = weights_file(path)
     if file.suffix == ".safetensors":
         return read_safetensors(file)
-    return only_tensors(read_checkpoint(file), file)
+    checkpoint = read_checkpoint(file)
+    return only_tensors(next((checkpoint[name] for name in WRAPPERS if name in checkpoint), checkpoint), file)
 
 
 def weights_file(path: Path) -> Path:

@@ -10,7 +10,16 @@ from typing import Any
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json
-from chexmsn.models.hubs._portable import IMAGENET_MEAN, IMAGENET_STD, SHOWN, Found, Portable, Usage, read_weights
+from chexmsn.models.hubs._portable import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    SHOWN,
+    Found,
+    Portable,
+    Usage,
+    colours,
+    read_weights,
+)
 
 TITLE = "Hugging Face transformers"
 
@@ -114,17 +123,25 @@ def read(path: Path) -> Found:
     file = path / "preprocessor_config.json"
     processor = read_json(file) if file.is_file() else {}
     weights = read_weights(path)
+    classifier = "classifier.weight" in weights
+    if classifier:
+        weights = {_with_prefix(name): tensor for name, tensor in weights.items()}
     several = described.get("problem_type") == "multi_label_classification"
     return Found(
         weights=weights,
-        classifier="classifier.weight" in weights,
+        classifier=classifier,
         findings=tuple(label for _, label in sorted(described.get("id2label", {}).items(), key=_number))
         if several
         else (),
-        heads=described["num_attention_heads"],
-        mean=tuple(processor.get("image_mean", IMAGENET_MEAN)),
-        std=tuple(processor.get("image_std", IMAGENET_STD)),
+        heads=described.get("num_attention_heads"),
+        mean=colours(processor.get("image_mean", IMAGENET_MEAN)),
+        std=colours(processor.get("image_std", IMAGENET_STD)),
     )
+
+
+def _with_prefix(name: str) -> str:
+    """The name as published: transformers 5.23 saves the blocks of a classifier without `vit.`."""
+    return name if name.startswith(("vit.", "classifier.")) else f"vit.{name}"
 
 
 def _number(item: tuple[str, str]) -> int:

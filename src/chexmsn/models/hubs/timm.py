@@ -11,7 +11,7 @@ from typing import Any
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json
 from chexmsn.models.encoder import VIT_SIZES
-from chexmsn.models.hubs._portable import SHOWN, Found, Portable, Usage, read_weights
+from chexmsn.models.hubs._portable import SHOWN, Found, Portable, Usage, colours, read_weights
 
 TITLE = "timm"
 
@@ -77,11 +77,7 @@ def read(path: Path) -> Found:
         weights=weights,
         classifier=classifier,
         heads=heads,
-        mean=_numbers(preprocessing.get("mean")),
-        std=_numbers(preprocessing.get("std")),
+        mean=colours(preprocessing["mean"]) if "mean" in preprocessing else None,
+        std=colours(preprocessing["std"]) if "std" in preprocessing else None,
         size=preprocessing.get("input_size", (None,))[-1],
     )
-
-
-def _numbers(values: list[float] | None) -> tuple[float, ...] | None:
-    return None if values is None else tuple(map(float, values))

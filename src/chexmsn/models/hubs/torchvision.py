@@ -16,6 +16,7 @@ from chexmsn.models.hubs._portable import (
     Found,
     Portable,
     Usage,
+    colours,
     read_weights,
 )
 
@@ -111,8 +112,8 @@ def read(path: Path) -> Found:
             weights=weights,
             classifier=classifier,
             heads=described["arguments"].get("num_heads"),
-            mean=tuple(described["mean"]),
-            std=tuple(described["std"]),
+            mean=colours(described["mean"]),
+            std=colours(described["std"]),
             size=described["size"],
         )
     except (KeyError, TypeError):
