@@ -31,6 +31,7 @@ from chexmsn.training.callbacks import KeepBest, KeepClassifier, KeepEncoder, St
 from chexmsn.training.config import EXECUTION, PretrainConfig, RunConfig, TrainConfig
 from chexmsn.training.engine import Feed, Part, RunsOn, fit
 from chexmsn.training.loop import ClassifierLoop, PretrainingLoop
+from chexmsn.training.probe import OnlineProbe, epochs_between, labelled
 from chexmsn.training.run_folder import RunFolder, open_run, plain
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ def pretrain(config: PretrainConfig) -> Path:
     packs = [open_pack(path) for path in config.data]
     images = Collection(packs, config.train_splits)
     _check_sides(images, config.encoder)
+    probe = _probe(config, images)
     held_out = _validation(packs, config)
     feed = Feed(config, Part.whole(images), None if held_out is None else Part.whole(held_out))
     setting = Setting(size=config.encoder.size, batch_size=config.batch_size)
@@ -91,7 +93,7 @@ def pretrain(config: PretrainConfig) -> Path:
     if run.finished:
         return _already(run)
     keep = KeepEncoder(run.path / "encoder", {"pretraining": _summary(run)})
-    fit(run, config, loop, feed, [keep, *_patience(config, "validation/loss", "min")], on)
+    fit(run, config, loop, feed, [keep, *_patience(config, "validation/loss", "min"), *probe], on)
     return run.path
 
 
@@ -257,6 +259,19 @@ def _judged_on(held_out: Collection, findings: tuple[str, ...], config: TrainCon
             "choose another validate_split, or null for none"
         )
     return Part.whole(held_out, targets)
+
+
+def _probe(config: PretrainConfig, images: Collection) -> list[Callback]:
+    """The online probe, where there are labels for it and the run is long enough for it to be cheap."""
+    chosen = None if config.probe is None else labelled(images, config.probe, config.seed)
+    if chosen is None:
+        return []
+    sides = (len(chosen.queries), len(chosen.bank))
+    every = epochs_between(config.probe, sum(sides), len(images))
+    if every > config.epochs:
+        return []
+    log.info("online probe: %d images by their neighbours among %d others, every %d epochs", *sides, every)
+    return [OnlineProbe(chosen, every)]
 
 
 def _course(config: RunConfig, images: int) -> dict[str, int]:

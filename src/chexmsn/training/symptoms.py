@@ -1,4 +1,18 @@
-"""The rules by which a run is called ill: a small table, and the little that has to be remembered for it."""
+"""The rules by which a run is called ill: a small table, and the little that has to be remembered for it.
+
+A false alarm costs more trust than a late one: every limit lies far outside what runs that were well have shown, and a
+rule must hold for several readings in a row. The values behind the limits were measured with readings every 20 steps
+on nih14 and kermany (3,800 images, ViT-micro at 64 px, 364 steps; LOG.md, 2026-11-23):
+
+* effective rank of 512 features: it falls in runs that are well, too, from about 20 to 4.4 (MSN) and 4.3 (SimSiam), and
+  with MAE to 3.3 for some 50 steps before it rises to 10. What it was at first therefore says little; a limit of 2, and
+  of a twentieth of its highest value for wide encoders, is what collapse alone reaches;
+* MSN: the mean assignment keeps 99.9 % of its largest entropy and 9 to 39 of 64 prototypes are in use; made to collapse
+  (no me-max, no Sinkhorn, frozen prototypes) it is at 1 to 2 prototypes within 30 steps and at 0.1 nats after 120;
+* agreement of two views: 0.2 to 0.55 (MSN), 0.1 to 0.75 (SimSiam), 0.97 in the collapsed MSN; 1 means one vector for
+  everything;
+* gradient norm: between two readings at most fivefold (MAE), falling otherwise.
+"""
 
 import dataclasses
 import math
@@ -82,13 +96,86 @@ class Rule(NamedTuple):
     says: Callable[[Course], str]
 
 
-RULES = ()
+LOWEST_RANK = 2.0
+LOWEST_SHARE_OF_RANK = 0.05
+FEWEST_PROTOTYPES = 1.5
+HIGHEST_AGREEMENT = 0.999
+LARGEST_GRADIENT = 100.0  # times the usual
+LONG = 2000  # steps, and a quarter of the run
+SMALLEST_FALL = 0.005  # of the first loss
+
+
+def _at_one_prototype(course: Course) -> bool:
+    in_effect = math.exp(course["train/prototype_entropy"])
+    return course["train/prototypes_used"] < FEWEST_PROTOTYPES or in_effect < FEWEST_PROTOTYPES
+
+
+def _of_low_rank(course: Course) -> bool:
+    return course["health/effective_rank"] < max(LOWEST_RANK, LOWEST_SHARE_OF_RANK * course.highest_rank)
+
+
+def _learns_nothing(course: Course) -> bool:
+    fallen = course.first_loss - course["train/loss"]
+    return course.step >= max(LONG, course.of / 4) and fallen < SMALLEST_FALL * abs(course.first_loss)
+
+
+RULES = (
+    Rule(
+        "one-prototype",
+        _at_one_prototype,
+        3,
+        lambda c: (
+            f"training collapses: all images are at one prototype ({c['train/prototypes_used']:.1f} in use, entropy "
+            f"{c['train/prototype_entropy']:.2f}); likely causes: me-max too weak or off, no Sinkhorn or centring, "
+            "frozen prototypes, targets sharpened too much, or too high a learning rate"
+        ),
+    ),
+    Rule(
+        "low-rank",
+        _of_low_rank,
+        4,
+        lambda c: (
+            f"training collapses: the features fill {c['health/effective_rank']:.1f} dimensions, at most "
+            f"{c.highest_rank:.1f} before; likely causes: too high a learning rate or weight decay, a target that "
+            "follows too fast, or nothing that keeps images apart (batch too small, me-max, Sinkhorn or predictor off)"
+        ),
+    ),
+    Rule(
+        "all-alike",
+        lambda c: c["train/agreement"] > HIGHEST_AGREEMENT,
+        3,
+        lambda c: (
+            f"training collapses: student and teacher agree on everything (cosine {c['train/agreement']:.4f}, loss "
+            f"{c['train/loss']:.3g}); likely causes: the gradient is not stopped at the target, the predictor is "
+            "missing or too fast, or the views do not differ"
+        ),
+    ),
+    Rule(
+        "gradient",
+        lambda c: c["train/gradient_norm"] > LARGEST_GRADIENT * c.usual_gradient,
+        2,
+        lambda c: (
+            f"training diverges: the gradient norm is {c['train/gradient_norm']:.3g}, usually {c.usual_gradient:.3g}; "
+            "likely causes: too high a learning rate, too short a warm-up, no clipping, or half precision"
+        ),
+    ),
+    Rule(
+        "no-progress",
+        _learns_nothing,
+        4,
+        lambda c: (
+            f"training learns nothing: the loss is {c['train/loss']:.4g} after {c.step} steps, {c.first_loss:.4g} at "
+            "first; likely causes: too low or far too high a learning rate, a target that hardly moves, or views that "
+            "have nothing in common"
+        ),
+    ),
+)
 
 
 def not_finite(step: int) -> Symptom:
     """The symptom that needs no reading."""
     return Symptom(
         "not-finite",
-        f"training diverges: the loss of step {step} is not a number, so lower the learning rate (or lengthen the "
-        "warm-up), and in half precision take bf16 or 32",
+        f"training diverges: the loss is not finite at step {step}; likely causes: too high a learning rate, too short "
+        "a warm-up, no clipping, or half precision (take bf16 or 32)",
     )
