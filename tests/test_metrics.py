@@ -1,8 +1,6 @@
 """Metrics against stored numbers of scikit-learn and R, and against scikit-learn itself."""
 
-import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from chexmsn.core.errors import UserError
 from chexmsn.metrics.bootstrap import (
+    enough_patients,
     patient_counts,
     percentile_interval,
     resampled_auroc,
@@ -26,26 +25,9 @@ from chexmsn.metrics.degradation import (
     skill_under_degradation,
 )
 from chexmsn.metrics.ranking import auroc, average_precision, both_classes, macro
+from golden_statistics import DATA, EXPECTED, GOLDEN, POLICIES, labels_of, numbers
 
-GOLDEN = Path(__file__).parent / "golden"
-EXPECTED = json.loads((GOLDEN / "statistics.json").read_text())
-with np.load(GOLDEN / "statistics.npz") as stored:
-    DATA = dict(stored)
-POLICIES = {
-    "ignore": lambda y: np.where(y == -1, np.nan, y),
-    "zeros": lambda y: np.where(y == -1, 0, y),
-    "ones": lambda y: np.where(y == -1, 1, y),
-    "seed_followup": lambda y: np.where(y == 1, 1.0, 0.0),
-}
 every_model = pytest.mark.parametrize("model", ["A", "B"])
-
-
-def labels_of(policy: str) -> np.ndarray:
-    return POLICIES[policy](DATA["labels_raw"].astype(np.float64))
-
-
-def numbers(values: list) -> np.ndarray:
-    return np.array(values, dtype=np.float64)  # null becomes NaN
 
 
 @every_model
@@ -202,6 +184,30 @@ def test_more_than_a_few_resamples_without_a_value_mean_no_interval():
     assert not np.isnan(percentile_interval(values, undefined_at_most=0.1).low).any()
 
 
+def test_findings_of_very_few_patients_bear_no_interval():
+    patients, labels = np.repeat(np.arange(60), 2), np.zeros((120, 4))
+    for finding, positive in enumerate((1, 5, 55, 59)):
+        labels[patients < positive, finding] = 1.0
+    counts = patient_counts(patients, 2000, 0)
+    assert enough_patients(labels, counts).tolist() == [False, True, True, False]
+    values = resampled_auroc(np.random.default_rng(0).random((120, 4)), labels, counts)
+    np.testing.assert_array_equal(enough_patients(labels, counts), ~np.isnan(percentile_interval(values).low))
+
+
+@pytest.mark.parametrize(("patients", "resamples"), [(0, 10), (10, 0)])
+def test_nothing_to_resample_is_refused(patients, resamples):
+    with pytest.raises(UserError, match="at least one of each"):
+        patient_counts(np.arange(patients), resamples, 0)
+
+
+def test_no_images_have_no_value_and_no_findings_are_refused():
+    nothing, counts = np.empty((0, 2)), np.zeros((3, 0), np.int16)
+    assert np.isnan(auroc(nothing, nothing)).all() and np.isnan(average_precision(nothing, nothing)).all()
+    assert np.isnan(resampled_auroc(nothing, nothing, counts)).all()
+    with pytest.raises(UserError, match="0 columns"):
+        auroc(np.empty((4, 0)), np.empty((4, 0)))
+
+
 def test_a_macro_over_a_fixed_set_misses_where_one_of_it_misses():
     values = np.array([[0.5, 0.7, np.nan], [0.5, np.nan, 0.9]])
     np.testing.assert_allclose(macro(values, np.array([True, True, False])), [0.6, np.nan])
@@ -220,7 +226,13 @@ def test_findings_of_one_class_have_no_value_and_no_warning():
 
 
 @pytest.mark.parametrize(
-    ("score", "label", "told"), [(np.nan, 1.0, "NaN: score it anew"), (0.5, -1.0, "not -1"), (0.5, 0.55, "not 0.55")]
+    ("score", "label", "told"),
+    [
+        (np.nan, 1.0, "NaN: score it anew"),
+        (-np.inf, 1.0, "image 1, finding 0 is -inf: score it anew"),
+        (0.5, -1.0, "not -1"),
+        (0.5, 0.55, "not 0.55"),
+    ],
 )
 def test_scores_and_labels_that_cannot_be_ranked_are_refused(score, label, told):
     scores, labels = np.array([[0.1], [score]]), np.array([[0.0], [label]])

@@ -16,7 +16,7 @@ _ROUNDING = 1e-13  # two ways to the same number differ by less
 
 
 def bca_interval(
-    value: Float[np.ndarray, "*C"],
+    value: Float[np.ndarray, "*C"] | float,
     samples: Float[np.ndarray, "R *C"],
     left_out: Float[np.ndarray, "U *C"],
     level: float = 0.95,
@@ -37,21 +37,18 @@ def bca_interval(
         level: nominal coverage.
         undefined_at_most: share of resamples without a value that an interval bears.
 
-    >>> value, samples = np.array(0.5), np.linspace(0.0, 1.0, 1001)
-    >>> [float(end.round(3)) for end in bca_interval(value, samples, np.array([0.4, 0.5, 0.6]))]
+    >>> samples = np.linspace(0.0, 1.0, 1001)
+    >>> [float(end.round(3)) for end in bca_interval(0.5, samples, np.array([0.4, 0.5, 0.6]))]
     [0.025, 0.975]
     """
-    columns = samples.reshape(len(samples), -1)
-    bias, skew = (
-        bias_correction(value.ravel(), columns),
-        acceleration(value.ravel(), left_out.reshape(len(left_out), -1)),
-    )
+    values, columns = np.ravel(value), samples.reshape(len(samples), -1)
+    bias, skew = bias_correction(values, columns), acceleration(values, left_out.reshape(len(left_out), -1))
     usable = (undefined_share(columns) <= undefined_at_most) & np.isfinite(bias) & np.isfinite(skew)
     ends = np.full((2, columns.shape[1]), np.nan)
     for c in np.flatnonzero(usable):
         shares = [_adjusted(tail, bias[c], skew[c]) for tail in ((1 - level) / 2, (1 + level) / 2)]
         ends[:, c] = np.quantile(columns[~np.isnan(columns[:, c]), c], shares)
-    return Interval(*ends.reshape(2, *value.shape))
+    return Interval(*ends.reshape(2, *samples.shape[1:]))
 
 
 def bias_correction(value: Float[np.ndarray, "C"], samples: Float[np.ndarray, "R C"]) -> Float64[np.ndarray, "C"]:

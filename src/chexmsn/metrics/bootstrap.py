@@ -70,7 +70,7 @@ def _over_resamples(
     labels: Float[np.ndarray, "N C"],
     counts: Integer[np.ndarray, "R N"],
 ) -> Float64[np.ndarray, "R C"]:
-    blocks = [np.ascontiguousarray(counts[start : start + _BLOCK].T) for start in range(0, len(counts), _BLOCK)]
+    blocks = [np.ascontiguousarray(counts[start : start + _BLOCK].T) for start in range(0, max(len(counts), 1), _BLOCK)]
     return per_finding(lambda ranking: np.concatenate([metric(ranking, block) for block in blocks]), scores, labels)
 
 

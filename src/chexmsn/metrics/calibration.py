@@ -68,22 +68,22 @@ def resampled_reliability(
 ) -> Reliability:
     """The reliability table of every resample, R x C x 15, in the bins of the test set. Errors as `reliability`."""
     check_probabilities(scores, labels)
-    tables = [_bin_sums(s, y, counts, binning) for s, y in zip(scores.T, labels.T, strict=True)]
+    weights, exact = counts.astype(np.float64), scores.astype(np.float64)
+    tables = [np.tensordot(weights, _binned(s, y, binning), axes=1) for s, y in zip(exact.T, labels.T, strict=True)]
     images, score, positive = np.stack(tables, axis=1).transpose(2, 0, 1, 3)
     return Reliability(
         _share(images, images.sum(axis=-1, keepdims=True)), _share(score, images), _share(positive, images)
     )
 
 
-def _bin_sums(
-    scores: Float[np.ndarray, "N"], labels: Float[np.ndarray, "N"], counts: Integer[np.ndarray, "R N"], binning: Binning
-) -> Float64[np.ndarray, "R 3 15"]:
-    """Images, their probabilities and their positives, summed over each bin."""
+def _binned(
+    scores: Float64[np.ndarray, "N"], labels: Float[np.ndarray, "N"], binning: Binning
+) -> Float64[np.ndarray, "N 3 15"]:
+    """What each image puts into its bin: itself, its probability, its label; nothing where it has no label."""
     known = np.flatnonzero(~np.isnan(labels))
-    scores, labels = scores[known].astype(np.float64), labels[known].astype(np.float64)
-    summed = np.zeros((len(known), 3, BINS))
-    summed[np.arange(len(known)), :, binning(scores)] = np.stack([np.ones(len(known)), scores, labels], axis=1)
-    return np.tensordot(counts[:, known].astype(np.float64), summed, axes=1)
+    binned = np.zeros((len(scores), 3, BINS))
+    binned[known, :, binning(scores[known])] = np.stack([np.ones(len(known)), scores[known], labels[known]], axis=1)
+    return binned
 
 
 def expected_calibration_error(table: Reliability) -> Float64[np.ndarray, "*R C"]:

@@ -78,13 +78,13 @@ def clustered_covariance(
     Undefined (NaN) below two patients with positives or two with negatives, counting labelled images alone. Close to
     the bootstrap by patient, and too low by up to a tenth with few positive patients. Raises UserError as `auroc`.
     """
-    patient_of = np.unique(patients, return_inverse=True)[1]
+    names, patient_of = np.unique(patients, return_inverse=True)
 
     def of_patients(
         own: Float64[np.ndarray, "K P"], other: Float64[np.ndarray, "K M"], label: Float[np.ndarray, "N"]
     ) -> Float64[np.ndarray, "K K"]:
         positive, negative = patient_of[label == 1], patient_of[label == 0]
-        a, b = _sums(own, positive, patient_of.max() + 1), _sums(other, negative, patient_of.max() + 1)
+        a, b = _sums(own, positive, len(names)), _sums(other, negative, len(names))
         both = len(np.union1d(positive, negative))
         cross = _scatter(a, b, both)
         return _scatter(a, a, len(np.unique(positive))) + _scatter(b, b, len(np.unique(negative))) + cross + cross.T

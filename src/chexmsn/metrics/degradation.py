@@ -105,8 +105,11 @@ Drop = Callable[[Numbers, Numbers], np.ndarray]
 
 
 def ratio_of_macros(
-    drop: Drop, clean: Float[np.ndarray, "*R C"], corrupted: Float[np.ndarray, "*R C"], findings: Bool[np.ndarray, "C"]
-) -> Float[np.ndarray, "*R"]:
+    drop: Drop,
+    clean: Float[np.ndarray, "*#R C"],
+    corrupted: Float[np.ndarray, "*#R C"],
+    findings: Bool[np.ndarray, "C"],
+) -> Float[np.ndarray, "..."]:
     """The drop of the macro value: what the tables of results call the drop of macro.
 
     >>> clean, corrupted, both = np.array([0.9, 0.6]), np.array([0.9, 0.3]), np.array([True, True])
@@ -117,8 +120,11 @@ def ratio_of_macros(
 
 
 def macro_of_ratios(
-    drop: Drop, clean: Float[np.ndarray, "*R C"], corrupted: Float[np.ndarray, "*R C"], findings: Bool[np.ndarray, "C"]
-) -> Float[np.ndarray, "*R"]:
+    drop: Drop,
+    clean: Float[np.ndarray, "*#R C"],
+    corrupted: Float[np.ndarray, "*#R C"],
+    findings: Bool[np.ndarray, "C"],
+) -> Float[np.ndarray, "..."]:
     """The mean of the findings' own drops; a finding that starts low weighs more than in `ratio_of_macros`.
 
     >>> clean, corrupted, both = np.array([0.9, 0.6]), np.array([0.9, 0.3]), np.array([True, True])

@@ -22,7 +22,7 @@ class Difference(NamedTuple):
 
 
 def paired_difference(
-    value: Float[np.ndarray, "*C"],
+    value: Float[np.ndarray, "*C"] | float,
     samples: Float[np.ndarray, "R *C"],
     level: float = 0.95,
     *,
@@ -31,7 +31,7 @@ def paired_difference(
     """A difference on the test set (`a - b`) with its interval and p value from the shared resamples (`a - b` of each).
 
     >>> a, b = np.array([0.80, 0.82, 0.84]), np.array([0.70, 0.75, 0.79])
-    >>> difference = paired_difference(np.array(0.07), a - b)
+    >>> difference = paired_difference(0.07, a - b)
     >>> float(difference.low.round(4)), float(difference.p)
     (0.051, 0.25)
     """

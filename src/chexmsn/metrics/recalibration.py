@@ -93,7 +93,7 @@ def _temperature(x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]) -> fl
 
 def _separated(x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]) -> bool:
     positive, negative = x[y == 1], x[y == 0]
-    return positive.min() >= negative.max() or positive.max() <= negative.min()
+    return bool(positive.min() >= negative.max() or positive.max() <= negative.min())
 
 
 def _newton(
