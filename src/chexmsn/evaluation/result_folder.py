@@ -206,14 +206,14 @@ def check_policy(policy: Policy) -> None:
         raise UserError("a test needs labels of 0 and 1, not smooth ones: choose zeros, ones or ignore")
 
 
-def check_unseen(images: Collection, provenance: Mapping[str, Any], path: Path) -> None:
+def check_unseen(images: Collection, provenance: Mapping[str, Any], model: str) -> None:
     """Raises UserError where a model was trained on the images that are to test it."""
     (split,), (pack,) = images.splits, images.packs
     for stage in ("pretraining", "training"):
         used = provenance.get(stage, {}).get("data", {}).get("packs", {})
         if split in used.get(pack.fingerprint, []):
             raise UserError(
-                f"the split {split!r} of {pack.folder} was used in the {stage} of {path}, and a "
+                f"the split {split!r} of {pack.folder} was used in the {stage} of {model}, and a "
                 "model cannot be tested on what it was trained on: choose another split"
             )
 

@@ -5,7 +5,7 @@ ever stored. Corruptions act on the image in [0, 1] at the network's resolution,
 own normalisation.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -148,16 +148,22 @@ class Parts:
         return found
 
 
-def score(scorer: Scorer, images: Collection, parts: Parts, batch_size: int) -> Float32[np.ndarray, "K N C"]:
-    """The scores of all images under every cell, written to `parts` on the way; what is there is not made again."""
+Passes = Callable[[Pixels, Keys], Iterator[Float32[np.ndarray, "B C"]]]
+"""Says something of a batch of images, again and again: under one condition after the other, for example."""
+
+
+def score(
+    passes: Passes, count: int, images: Collection, parts: Parts, *, batch_size: int, title: str
+) -> Float32[np.ndarray, "K N C"]:
+    """What `count` passes say of all images, written to `parts` on the way; what is there is not made again."""
     done = parts.done()
     todo = np.array([row for row in range(len(images)) if row not in done], dtype=np.int64)
     batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
-    passes = ((rows, scores) for rows in batches for scores in scorer.passes(*_read(images, rows)))
+    found = ((rows, scores) for rows in batches for scores in passes(*_read(images, rows)))
     made: list[Float32[np.ndarray, "B C"]] = []
-    for rows, scores in progress(passes, total=len(scorer.cells) * len(batches), title="stress", unit="pass"):
+    for rows, scores in progress(found, total=count * len(batches), title=title, unit="pass"):
         made.append(scores)
-        if len(made) == len(scorer.cells):
+        if len(made) == count:
             parts.keep(rows, np.stack(made))
             made = []
     return parts.all()

@@ -111,7 +111,7 @@ class Plan:
         """Open everything. Raises UserError as `stress` does."""
         artefact = load_classifier(config.model)
         images = Collection([open_pack(config.data)], [config.split])
-        check_unseen(images, artefact.provenance, artefact.path)
+        check_unseen(images, artefact.provenance, str(artefact.path))
         encoder = artefact.classifier.encoder
         asked_for = chosen(config.conditions)
         conditions = with_pixels(asked_for) if encoder.kind == "cnn" else asked_for
@@ -175,5 +175,6 @@ def _score(plan: Plan, parts: Parts, device: torch.device) -> pd.DataFrame:
     tested = plan.tested
     classifier = plan.artefact.classifier.to(device)
     scorer = Scorer(classifier, plan.outputs, plan.cells, plan.config.seed, tested.images.packs[0].mean)
-    scores = score(scorer, tested.images, parts, plan.config.batch_size)
+    how = {"batch_size": plan.config.batch_size, "title": "stress"}
+    scores = score(scorer.passes, len(plan.cells), tested.images, parts, **how)
     return scores_table(scores, plan.cells, tested.labels, tested.findings)

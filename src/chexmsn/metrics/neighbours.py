@@ -53,7 +53,7 @@ def nearest(
 def vote(neighbours: Neighbours, k: int, temperature: float) -> Float[Tensor, "N C"]:
     """The weighted share of positives among the first k neighbours, in [0, 1]; NaN where a finding has none."""
     weights = (neighbours.similarity[..., :k] / temperature).softmax(dim=2)
-    return (weights * neighbours.labels[..., :k]).sum(dim=2)
+    return (weights * neighbours.labels[..., :k]).sum(dim=2).clamp(max=1.0)  # weights sum to 1 but for rounding
 
 
 def knn_scores(

@@ -16,6 +16,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json
 
 SCHEMA = 1
+KINDS = ("stress", "probe")
 CURVES = ("pretraining", "training")
 DROPS = ("absolute_drop", "relative_drop", "above_chance_drop")
 COLUMNS = [
@@ -74,8 +75,8 @@ def _record(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"no stress folder {folder}: check the path, or run `chexmsn stress` first")
     info = read_json(folder / "run.json")
-    if not isinstance(info, dict) or info.get("kind") != "stress":
-        raise UserError(f"{folder} does not hold a stress run: name a folder that `chexmsn stress` wrote")
+    if not isinstance(info, dict) or info.get("kind") not in KINDS:
+        raise UserError(f"{folder} holds no stress test: name a folder that `chexmsn stress` or `chexmsn probe` wrote")
     schema = info.get("schema_version")
     if schema != SCHEMA:
         raise UserError(

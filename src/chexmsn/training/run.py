@@ -160,15 +160,20 @@ def starting_encoder(config: TrainConfig) -> Encoder:
     if config.encoder_from is None:
         return build_encoder(config.encoder or EncoderConfig())
     encoder = load_encoder(config.encoder_from)
-    record = config.encoder_from / "run.json"
-    if record.is_file() and read_json(record).get("status") != "finished":
-        log.warning("%s is not finished: its encoder after the last whole epoch is taken", config.encoder_from)
+    tell_unfinished(config.encoder_from)
     if config.encoder is not None and (changes := differences(asdict(encoder.config), asdict(config.encoder))):
         told = "; ".join(changes).replace("before", "there").replace("now", "asked for")
         raise UserError(
             f"{config.encoder_from} holds another encoder ({told}): leave encoder out to take what is there"
         )
     return encoder
+
+
+def tell_unfinished(run: Path) -> None:
+    """Warn where an encoder is taken from a run that goes on."""
+    record = run / "run.json"
+    if record.is_file() and read_json(record).get("status") != "finished":
+        log.warning("%s is not finished: its encoder after the last whole epoch is taken", run)
 
 
 def findings_to_learn(config: TrainConfig, images: Collection, rows: Int64[np.ndarray, "n"]) -> tuple[str, ...]:
