@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chexmsn.core.errors import UserError
+from chexmsn.core.limits import check_limits
 from chexmsn.corruptions import CorruptionPlan
 from chexmsn.methods._base import check_patches, check_small_side, small_side
 from chexmsn.models.encoder import Encoder, EncoderConfig
@@ -41,7 +42,9 @@ class MultiCropConfig:
     corruption: CorruptionPlan | None = None
 
     def __post_init__(self) -> None:
-        if self.global_views < 1 or self.local_views < 0 or self.global_views + self.local_views < 2:
+        check_limits(self, global_views="[1, inf)", local_views="[0, inf)", local_size="[1, inf)")
+        check_limits(self, global_scale="(0, 1]", local_scale="(0, 1]", flip="[0, 1]")
+        if self.global_views + self.local_views < 2:
             raise UserError(
                 "an image needs a global view and one more to compare it with, "
                 f"not {self.global_views} global and {self.local_views} local views: 2 and 8 are usual"

@@ -128,9 +128,10 @@ class Config(MultiCropConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive = ("head_hidden", "head_bottleneck", "temperature", "teacher_temperature", "teacher_temperature_start")
-        check_limits(self, **dict.fromkeys((*positive, "lr", "base_lr", "clip"), "(0, inf)"))
-        check_limits(self, **dict.fromkeys(("centre_momentum", "ema_start", "warmup_share"), "[0, 1]"))
+        temperatures = ("temperature", "teacher_temperature", "teacher_temperature_start")
+        check_limits(self, **dict.fromkeys(temperatures, "[0.0001, inf)"))
+        check_limits(self, **dict.fromkeys(("head_hidden", "head_bottleneck", "lr", "base_lr", "clip"), "(0, inf)"))
+        check_limits(self, centre_momentum="[0, 1]", ema_start="[0, 1]", warmup_share="(0, 1]")
         not_negative = ("freeze_last_layer", "teacher_warmup_epochs", "warmup_epochs", "lr_final", "weight_decay")
         check_limits(self, **dict.fromkeys((*not_negative, "weight_decay_final"), "[0, inf)"))
         check_limits(self, drop_path="[0, 1)", outputs="[2, inf)")

@@ -233,7 +233,7 @@ class Config:
         check_limits(self, mask_ratio="[0, 1)", random_scale="(0, 1]", focal_scale="(0, 1]", flip="[0, 1]")
         check_limits(self, random_views="[0, inf)", focal_views="[0, inf)", focal_size="[1, inf)")
         check_limits(self, prototypes="[1, inf)", head_hidden="[1, inf)", head_out="[1, inf)", label_smoothing="[0, 1)")
-        check_limits(self, temperature="(0, inf)", sharpening="(0, inf)", sharpening_final="(0, inf)")
+        check_limits(self, temperature="[0.0001, inf)", sharpening="[0.0001, inf)", sharpening_final="[0.0001, inf)")
         check_limits(self, sinkhorn="[0, inf)", me_max="[0, inf)", entropy="[0, inf)", ema_start="[0, 1]")
         check_limits(self, lr="(0, inf)", lr_start="[0, inf)", lr_final="[0, inf)", clip="(0, inf)")
         check_limits(self, weight_decay="[0, inf)", weight_decay_final="[0, inf)")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import new_folder, refuse_filled, write_json
+from chexmsn.core.limits import check_limits
 from chexmsn.core.lookup import load, names
 from chexmsn.models.artefact import (
     fingerprint,
@@ -50,6 +51,9 @@ class ExportConfig:
     to: str
     out: Path
     size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_limits(self, size="[1, inf)")
 
 
 def targets() -> list[str]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json, refuse_filled
+from chexmsn.core.limits import check_limits
 from chexmsn.core.lookup import load
 from chexmsn.models.artefact import empty_encoder, fill, save_classifier, save_encoder
 from chexmsn.models.classifier import Classifier
@@ -68,6 +69,7 @@ class ImportConfig:
     size: int | None = None
 
     def __post_init__(self) -> None:
+        check_limits(self, mean="[0, 1]", std="(0, inf)", heads="[1, inf)", size="[1, inf)")
         if self.channels not in (None, 1, 3):
             raise UserError(f"an encoder takes 1 or 3 channels, not {self.channels}: leave channels out")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import is_empty, read_json, write_json
+from chexmsn.core.limits import check_limits
 from chexmsn.core.lookup import load
 from chexmsn.core.record import differences
 from chexmsn.data.decode import SMALLEST_SIDE
@@ -46,10 +47,7 @@ class Config:
     size: int = 256
 
     def __post_init__(self) -> None:
-        if self.patients < 1 or self.size < SMALLEST_SIDE:
-            raise UserError(
-                f"a look-alike has at least 1 patient and {SMALLEST_SIDE} pixels, not {self.patients} and {self.size}"
-            )
+        check_limits(self, patients="[1, inf)", size=f"[{SMALLEST_SIDE}, inf)")
 
 
 def parser(values: Mapping[str, Any]) -> ArgumentParser:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from chexmsn.core.errors import UserError
+from chexmsn.core.limits import check_limits
 from chexmsn.core.lookup import load, names
 from chexmsn.data.pack import Pack
 from chexmsn.data.prepare import SOURCES, prepare
@@ -43,6 +44,9 @@ class Config:
     size: int = 256
     fit: str = "crop"
     workers: int | None = None
+
+    def __post_init__(self) -> None:
+        check_limits(self, size="[16, 4096]", workers="[0, inf)")
 
 
 @dataclass(frozen=True)
