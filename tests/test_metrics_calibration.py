@@ -197,6 +197,28 @@ def test_the_temperature_undoes_a_temperature_and_keeps_the_ranking(truth):
     np.testing.assert_allclose(auroc(cooled, labels), auroc(distorted, labels), atol=1e-9)
 
 
+@settings(max_examples=100, deadline=None)
+@given(judged(), st.sampled_from([0.1, 1, 10]))
+def test_fits_are_where_the_likelihood_is_level(case, power):
+    scores, labels, _ = case
+    scores = scores**power
+    line, temperature = calibration_line(scores, labels), fit_temperature(scores, labels)
+    clipped = scores.clip(1e-7, 1 - 1e-7)
+    odds = np.log(clipped / (1 - clipped))
+
+    def pull(fitted, weights):  # the derivative of the likelihood along `weights`, where there is a fit
+        slope = weights * (labels - 1 / (1 + np.exp(-fitted)))
+        return np.where(np.isfinite(fitted).all(axis=0), np.nansum(slope, axis=0), 0.0)
+
+    for fitted, weights in (
+        (odds + line.in_the_large, 1.0),
+        (odds * line.slope + line.intercept, 1.0),
+        (odds * line.slope + line.intercept, odds),
+        (odds / np.where(np.isinf(temperature), np.nan, temperature), odds),
+    ):
+        np.testing.assert_allclose(pull(fitted, weights), 0, atol=1e-4)
+
+
 def test_extreme_scores_do_not_break_the_fit():
     scores, labels = np.array([[0.0], [1.0], [0.0], [1.0], [0.3]]), np.array([[0.0], [1.0], [1.0], [0.0], [1.0]])
     assert np.isfinite(calibration_line(scores, labels)).all()

@@ -14,7 +14,8 @@ from chexmsn.metrics.calibration import check_probabilities
 
 _NEAREST = 1e-7
 _STEPS = 100
-_EXACT = 1e-10
+_EXACT = 1e-10  # in log odds, as the next
+_REACH = 4.0
 
 
 class CalibrationLine(NamedTuple):
@@ -83,7 +84,7 @@ def _line(x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]) -> tuple[flo
 def _temperature(x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]) -> float:
     if not 0 < y.sum() < len(y):
         return np.nan
-    if x @ (y - 0.5) <= 0:  # the likelihood falls already where the slope leaves 0
+    if x @ (y - 0.5) <= _EXACT * np.abs(x).sum():  # the likelihood falls already where the slope leaves 0
         return np.inf
     if (x * (y - 0.5) >= 0).all():
         return np.nan
@@ -99,18 +100,23 @@ def _separated(x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]) -> bool
 def _newton(
     features: Float64[np.ndarray, "n D"], y: Float64[np.ndarray, "n"], offset: Float64[np.ndarray, "n"]
 ) -> Float64[np.ndarray, "D"]:
-    """The maximum likelihood weights; steps are halved until the likelihood, which is concave, does not fall."""
-    weights = np.zeros(features.shape[1])
+    """The maximum likelihood weights.
+
+    The likelihood is concave, but nearly straight where probabilities are close to 0 or 1: no step may change the log
+    odds by more than `_REACH`, and steps are halved until the likelihood does not fall.
+    """
+    weights, z = np.zeros(features.shape[1]), offset
     for _ in range(_STEPS):
-        p = _sigmoid(offset + features @ weights)
-        curvature = (features * (p * (1 - p))[:, None]).T @ features
-        step = np.linalg.solve(curvature, features.T @ (y - p))
-        before = _likelihood(offset + features @ weights, y)
-        while np.abs(step).max() > _EXACT and _likelihood(offset + features @ (weights + step), y) < before:
-            step = step / 2
-        weights = weights + step
-        if np.abs(step).max() <= _EXACT:
+        curvature = (features * (_sigmoid(z) * _sigmoid(-z))[:, None]).T @ features
+        step = np.linalg.solve(curvature, features.T @ (y - _sigmoid(z)))
+        change = np.abs(features @ step).max()
+        if change <= _EXACT:
             break
+        step *= min(1.0, _REACH / change)
+        while _likelihood(z + features @ step, y) < _likelihood(z, y):
+            step /= 2
+        weights = weights + step
+        z = offset + features @ weights
     return weights
 
 
