@@ -1,5 +1,7 @@
 """Probes read a frozen encoder as their authors do, and what they train is what is handed on."""
 
+import json
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from chexmsn.corruptions import kept_patches
 from chexmsn.methods import attentive_probe, linear_probe
 from chexmsn.methods._base import Setting
 from chexmsn.models.artefact import load_classifier, save_classifier
+from chexmsn.models.classifier import Classifier
 from chexmsn.models.encoder import EncoderConfig
 from chexmsn.models.readout import READOUTS
 from test_methods import batch_of, build, parameters, step_of
@@ -91,6 +94,29 @@ def test_a_probe_comes_back_from_its_folder(name, options, tmp_path):
     loaded = load_classifier(tmp_path).classifier
     assert loaded.reads == classifier.reads
     assert torch.equal(loaded(views[0]), classifier(views[0]))
+
+
+def rewrite(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    kept = {name: value for name, value in (config | changes).items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(kept))
+
+
+def test_a_folder_from_before_there_were_readouts_is_read_as_before(tmp_path):
+    method = build("fine-tune")
+    classifier, (views, _, _) = method.downstream().eval(), batch_of(method)
+    save_classifier(tmp_path, classifier, thresholds={}, provenance={})
+    rewrite(tmp_path, readout=None)
+    assert torch.equal(load_classifier(tmp_path).classifier(views[0]), classifier(views[0]))
+
+
+def test_a_readout_of_another_version_is_told(tmp_path):
+    save_classifier(tmp_path, build("attentive-probe").classifier, thresholds={}, provenance={})
+    rewrite(tmp_path, readout="telepathic")
+    with pytest.raises(UserError, match=r"does not know \(telepathic\): use the version that made it"):
+        load_classifier(tmp_path)
+    with pytest.raises(UserError, match="no readout called 'telepathic': choose one of pooled, "):
+        Classifier(build("fine-tune").classifier.encoder, ["Edema"], "telepathic")
 
 
 def test_an_attentive_readout_sees_the_tokens_that_there_are():
