@@ -173,6 +173,11 @@ def test_saving_again_replaces_the_folder(tmp_path):
     assert sorted(path.name for path in (tmp_path / "encoder").iterdir()) == ["config.json", "encoder.safetensors"]
 
 
+def test_whoever_may_read_the_description_may_read_the_weights(tmp_path):
+    save_encoder(tmp_path / "encoder", new_encoder(), {})
+    assert len({file.stat().st_mode for file in (tmp_path / "encoder").iterdir()}) == 1
+
+
 @pytest.mark.parametrize("step", ["save_file", "write_json"])
 def test_a_failure_while_saving_leaves_the_old_folder(tmp_path, monkeypatch, step):
     save_encoder(tmp_path / "encoder", new_encoder(seed=1), {"epoch": 1})

@@ -132,6 +132,7 @@ def test_encoder_goes_there_and_back(to, config, tmp_path, monkeypatch):
     folder = exported(tmp_path, encoder, to)
     made = follow_the_readme(folder, monkeypatch)
     close(encoder(made["images"]).pooled, made["outputs"])
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1
     back = imported(folder, to, tmp_path / "back")
     assert load_encoder(back).config == config
     close(load_encoder(back).eval()(GRAY).pooled, encoder(GRAY).pooled)

@@ -33,7 +33,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from chexmsn.core.errors import UserError
-from chexmsn.core.files import read_json, write_json
+from chexmsn.core.files import read_json, write_atomic, write_json
 from chexmsn.models.classifier import Classifier
 from chexmsn.models.encoder import Encoder, EncoderConfig, build_encoder
 from chexmsn.models.readout import READOUTS
@@ -172,7 +172,8 @@ def _save(folder: Path, kind: str, model: nn.Module, config: EncoderConfig, extr
         new = temporary / "new"
         new.mkdir(parents=True)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(weights, new / f"{kind}.safetensors")
+        # the library's own files are readable by nobody else
+        write_atomic(new / f"{kind}.safetensors", lambda file: save_file(weights, file))
         write_json(new / "config.json", described | extra)
         _exchange(new, folder, temporary / "old")
     except SafetensorError as error:  # its word for a full disk

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from chexmsn.core.errors import UserError
-from chexmsn.core.files import new_folder, refuse_filled, write_json
+from chexmsn.core.files import new_folder, refuse_filled, write_atomic, write_json
 from chexmsn.core.limits import check_limits
 from chexmsn.core.lookup import load, names
 from chexmsn.models.artefact import (
@@ -76,7 +76,7 @@ def export_model(config: ExportConfig) -> Path:
     try:
         with new_folder(config.out) as folder:
             weights = to_theirs(model.weights, hub.theirs, bool(model.findings))
-            save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+            write_atomic(folder / "model.safetensors", lambda file: save_file(weights, file, metadata={"format": "pt"}))
             for name, content in (described | {RECORD: record}).items():
                 write_json(folder / name, content)
             (folder / "README.md").write_text(_readme(hub, model, record), encoding="utf-8")
@@ -157,7 +157,9 @@ def _making(provenance: Mapping[str, Any]) -> str:
         f"{stage.get('config', {}).get('method')} on data of fingerprint {stage.get('data', {}).get('fingerprint')}"
         for stage in stages
     ]
-    return f"Trained by {', then '.join(told)}." if told else "How it was trained was not recorded."
+    origin = provenance.get("imported", {})
+    begun = f"Imported from {origin.get('layout')} ({origin.get('source')}). " if origin else ""
+    return begun + (f"Trained by {', then '.join(told)}." if told else "How it was trained was not recorded.")
 
 
 def _readme(hub: ModuleType, model: Portable, record: Mapping[str, Any]) -> str:
