@@ -149,6 +149,8 @@ def test_classifier_goes_there_and_back(to, config, tmp_path, monkeypatch):
     back = load_classifier(imported(folder, to, tmp_path / "back"))
     assert (back.findings, back.thresholds) == (FINDINGS, THRESHOLDS)
     close(back.classifier(GRAY), classifier(GRAY))
+    other = imported(folder, to, tmp_path / "other", findings=("a", "b", "c"))
+    assert (load_classifier(other).findings, load_classifier(other).thresholds) == (("a", "b", "c"), {})
 
 
 @pytest.mark.parametrize("to", targets())
@@ -415,6 +417,15 @@ def test_commands_and_stages_of_recipes(tmp_path, capsys):
 def test_a_cnn_has_no_class_in_hugging_face(tmp_path):
     refused("resnet18 has no class in Hugging Face", exported, tmp_path, new_encoder(RESNET), "huggingface")
     assert not (tmp_path / "huggingface").exists()
+
+
+def test_of_a_run_with_both_the_classifier_goes_with_its_own_record(tmp_path):
+    save_encoder(tmp_path / "run" / "encoder", new_encoder(VIT), {"of": "the encoder"})
+    classifier = trained(Classifier(new_encoder(VIT), FINDINGS))
+    save_classifier(tmp_path / "run" / "classifier", classifier, thresholds={}, provenance={"of": "the classifier"})
+    folder = export_model(ExportConfig(model=tmp_path / "run", to="timm", out=tmp_path / "out"))
+    record = json.loads((folder / "chexmsn.json").read_text())
+    assert (record["kind"], record["provenance"]) == ("classifier", {"of": "the classifier"})
 
 
 def test_a_failure_leaves_nothing(tmp_path, monkeypatch):

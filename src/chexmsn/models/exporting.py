@@ -92,9 +92,11 @@ def _ours(path: Path, size: int | None) -> tuple[dict[str, Any], Portable]:
         told = {"kind": "classifier", "findings": list(artefact.findings), "thresholds": artefact.thresholds}
         encoder, findings = artefact.classifier.encoder, artefact.findings
         head, whole = _linear_head(artefact.classifier, path), artefact.classifier
+        provenance = artefact.provenance
     else:
         told, findings, head = {"kind": "encoder"}, (), {}
         encoder = whole = load_encoder(path)
+        provenance = provenance_of(path)
     record = {
         "format": RECORD_FORMAT,
         "chexmsn": version("chexmsn"),
@@ -103,7 +105,7 @@ def _ours(path: Path, size: int | None) -> tuple[dict[str, Any], Portable]:
         "fingerprint": fingerprint(whole),
     }
     encoder.resize(size or encoder.config.size)
-    record |= {"preprocessing": preprocessing(encoder.config), "provenance": _public(provenance_of(path))}
+    record |= {"preprocessing": preprocessing(encoder.config), "provenance": _public(provenance)}
     return record, _portable(encoder, head, findings)
 
 

@@ -92,7 +92,8 @@ def import_model(layout: str, config: ImportConfig) -> Path:
     provenance = record.get("provenance", {}) | {"imported": _origin(layout, config.source)}
     if findings:
         classifier = _classifier(encoder, head, findings, config.source)
-        save_classifier(config.out, classifier, thresholds=record.get("thresholds", {}), provenance=provenance)
+        thresholds = {name: t for name, t in record.get("thresholds", {}).items() if name in findings}
+        save_classifier(config.out, classifier, thresholds=thresholds, provenance=provenance)
     else:
         save_encoder(config.out, encoder, provenance)
     if head and not findings:
