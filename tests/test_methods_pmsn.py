@@ -75,7 +75,7 @@ def test_the_divergence_is_zero_at_the_prior_and_nowhere_else(count, exponent, s
 
 
 def test_with_a_uniform_prior_it_is_msn():
-    ours, theirs = step_of(method(exponent=0.0, sinkhorn=3)), step_of(build("msn"))
+    ours, theirs = step_of(method(exponent=0.0)), step_of(build("msn"))
     torch.testing.assert_close(ours.loss, theirs.loss)
     torch.testing.assert_close(ours.log["prior_divergence"], theirs.log["me_max"])
     torch.testing.assert_close(ours.log["prototype_entropy"], theirs.log["prototype_entropy"])
@@ -98,9 +98,16 @@ def test_prototypes_come_to_be_used_as_the_prior_says():
     torch.testing.assert_close(msn.mean_assignment(logits.log_softmax(1)).detach(), prior, rtol=0.02, atol=0.002)
 
 
-def test_targets_are_not_balanced_unless_asked_for():
-    assert pmsn.Config().sinkhorn == 0
-    assert build("pmsn", sinkhorn=3).config.sinkhorn == 3
+def test_targets_are_balanced_to_the_prior():
+    logs = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)).log_softmax(1)
+    prior = method(prototypes=8, exponent=1.0).shares(like=logs)
+    balanced = msn.sinkhorn(logs, 100, prior).exp()
+    torch.testing.assert_close(balanced.sum(1), torch.ones(64))
+    torch.testing.assert_close(balanced.mean(0), prior, rtol=1e-3, atol=1e-4)
+
+
+def test_targets_can_be_balanced_as_msn_and_lightly_do():
+    assert method(balance="uniform").shares(like=torch.zeros(())) is None
 
 
 @pytest.mark.parametrize("exponent", [-0.1, math.inf, math.nan])

@@ -89,15 +89,17 @@ def sharpen(logs: Float[Tensor, "B K"], temperature: float) -> Float[Tensor, "B 
     return functional.log_softmax(logs / temperature, dim=1)
 
 
-def sinkhorn(logs: Float[Tensor, "B K"], iterations: int = 3) -> Float[Tensor, "B K"]:
-    """Balance assignments so that every prototype is given to about the same share of the global batch.
+def sinkhorn(
+    logs: Float[Tensor, "B K"], iterations: int = 3, shares: Float[Tensor, "K"] | None = None
+) -> Float[Tensor, "B K"]:
+    """Balance assignments so that every prototype is given to about its share of the global batch; equal when None.
 
-    In turns every prototype and every image is scaled to the same total; images come last, so rows of the result
+    In turns every prototype is scaled to its share and every image to the same; images come last, so rows of the result
     are distributions and prototypes are balanced approximately (Cuturi 2013, arXiv 1306.0895). In logarithms
     the constants of the original cancel.
     """
     for _ in range(iterations):
-        logs = logs - global_logsumexp(logs)
+        logs = logs - global_logsumexp(logs) + (0.0 if shares is None else shares.log())
         logs = functional.log_softmax(logs, dim=1)
     return logs
 
@@ -111,10 +113,11 @@ def target_assignments(
     sharpening: float = 0.25,
     sinkhorn_iterations: int = 3,
     smoothing: float = 0.0,
+    shares: Float[Tensor, "K"] | None = None,
 ) -> Float[Tensor, "B K"]:
     """Where the targets say the anchors belong: assigned, sharpened, then balanced. Rows sum to 1, no gradient."""
     logs = sharpen(log_assignments(features, prototypes, temperature, smoothing), sharpening)
-    return sinkhorn(logs, sinkhorn_iterations).exp()
+    return sinkhorn(logs, sinkhorn_iterations, shares).exp()
 
 
 def cross_entropy(anchor_logs: Float[Tensor, "N K"], targets: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
@@ -355,6 +358,7 @@ class Method(AbstractMethod):
             sharpening=sharpening,
             sinkhorn_iterations=c.sinkhorn,
             smoothing=c.label_smoothing,
+            shares=self.shares(like=prototypes),
         )
         matching = cross_entropy(logs, wanted)
         mean = mean_assignment(logs)
@@ -372,6 +376,10 @@ class Method(AbstractMethod):
             "agreement": agreement(anchors, targets),
         }
         return Step(loss, {name: value.detach() for name, value in numbers.items()})
+
+    def shares(self, like: Tensor) -> Float[Tensor, "K"] | None:
+        """What Sinkhorn gives each prototype of the batch; None for the same."""
+        return None
 
     def divergence(self, mean: Float[Tensor, "K"]) -> Float[Tensor, ""]:
         """How far the mean assignment is from the wanted one; here, from uniform."""

@@ -11,8 +11,9 @@ Decisions, and why:
 * the divergence is KL(mean assignment || prior): with exponent 0 it is MSN's me-max exactly. lightly's docstring says
   the same, its code computes KL(prior || mean assignment), which `direction` offers: that one grows without bound when
   a prototype gets nothing, the other one does not;
-* Sinkhorn is off unless asked for: it balances the targets to equal shares, the very prior that is to be replaced.
-  lightly leaves it on (`sinkhorn: 3`).
+* Sinkhorn balances the targets to the prior's shares: to equal shares, as MSN's does and lightly leaves it (`balance`),
+  it would ask of the targets the very prior that is to be replaced. Turned off, small batches can end at two
+  prototypes (seen at 32 images), for PMSN and for MSN.
 """
 
 from dataclasses import dataclass
@@ -50,11 +51,12 @@ class Config(msn.Config):
     Attributes:
         exponent: of the power law; 0 is MSN's uniform prior.
         direction: KL of the mean assignment from the prior, or of the prior from the mean assignment.
+        balance: what Sinkhorn balances the targets to.
     """
 
-    sinkhorn: int = 0
     exponent: float = 0.25
     direction: Literal["mean-from-prior", "prior-from-mean"] = "mean-from-prior"
+    balance: Literal["prior", "uniform"] = "prior"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,6 +68,11 @@ class Method(msn.Method):
 
     regulariser = "prior_divergence"
     config: Config
+
+    def shares(self, like: Tensor) -> Float[Tensor, "K"] | None:
+        """What Sinkhorn gives each prototype of the batch: its share of the prior, or None for the same."""
+        c = self.config
+        return power_law(c.prototypes, c.exponent, like) if c.balance == "prior" else None
 
     def divergence(self, mean: Float[Tensor, "K"]) -> Float[Tensor, ""]:
         """How far the mean assignment is from the power law."""
