@@ -1,6 +1,7 @@
 """Typed arguments for commands: the same for the command line, a YAML file and a stage of a recipe."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,46 @@ class ArgumentParser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, exception: Exception | None = None) -> None:
         """Raise UserError instead of printing usage and leaving."""
-        raise UserError(f"{' '.join(str(message).split())} (see chexmsn {self.prog.split()[-1]} --help)")
+        raise UserError(f"{in_words(str(message))} (see chexmsn {self.prog.split()[-1]} --help)")
+
+
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list such as [0.5, 1.0]"}
+
+_COMPLAINTS = (
+    (r"Expected a <class '(int|float|bool|tuple)'>\. Got value: (.*)", lambda key, a, b: f"{key} takes {_KINDS[a]}, not {b}"),
+    (r"Expected a tuple with (\d+) elements\. Got value: (.*)", lambda key, a, b: f"{key} takes {a} values, not {b}"),
+    (r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", lambda key, a, b: f"{key} is one of {a}, not {b}"),
+    (r"Option '(.*)' is not accepted(.*)", lambda key, a, b: f"{key} has no option {a}"),
+)
+
+
+def in_words(message: str) -> str:
+    """What jsonargparse complains of, for those who do not know Python's types.
+
+    >>> in_words('Parser key "epochs": Expected a <class \'int\'>. Got value: many')
+    'epochs takes a whole number, not many'
+    """
+    message = re.sub(r" ?\(see chexmsn \S+ --help\)", "", " ".join(message.split()))
+    if not (named := re.fullmatch(r'Parser key "(.+?)": (.*)', message)):
+        return message
+    key, complaint = named.groups()
+    if "Union subtypes" in complaint:
+        return _of_several_kinds(key, complaint)
+    for pattern, words in _COMPLAINTS:
+        if found := re.fullmatch(pattern, complaint):
+            return words(key, *found.groups())
+    return f"{key}: {complaint}"
+
+
+def _of_several_kinds(key: str, complaint: str) -> str:
+    """A complaint of every kind that a value may have; those of the kinds nobody meant say nothing."""
+    attempts, _, value = re.search(r"Errors: - (.*) Given value type: (.*?) Given value: (.*)", complaint).groups()
+    meant = [a for a in attempts.split(" - ") if "<class 'NoneType'>" not in a and "dot import path" not in a]
+    if not meant:
+        return f"{key} takes options by name ({key}.<option>) or null, not {value}"
+    nested = re.fullmatch(r'Parser key "(.+?)": (.*)', meant[0])
+    inner, reason = (f"{key}.{nested[1]}", nested[2]) if nested else (key, meant[0])
+    return in_words(f'Parser key "{inner}": {reason}')
 
 
 def command_parser(name: str, words: Sequence[str] | Mapping[str, Any]) -> ArgumentParser:
