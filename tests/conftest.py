@@ -61,10 +61,10 @@ def small_run(small_pack, tmp_path_factory) -> SmallRun:
 
 
 @pytest.fixture(scope="session")
-def two_processes(tmp_path_factory):
+def two_processes():
     """Two processes that share a batch; started once, because loading torch takes seconds."""
     import two_processes
 
-    pair = two_processes.start(tmp_path_factory.mktemp("processes"))
+    pair = two_processes.start()
     yield pair
     two_processes.stop(pair)

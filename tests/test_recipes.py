@@ -71,10 +71,6 @@ def test_a_recipe_runs_its_stages_and_passes_over_finished_ones(tmp_path, caplog
         ("stages: [{name: a, command: fake, with: {source: phantom, folder: '${where}'}}]\n", "where"),
         ("stages: [{name: a, command: fake, with: {source: phantom, folder: x, wings: 2}}]\n", "stage a: "),
         ("- 1\n", "options by name"),
-        (
-            "stages: [{name: a, command: pretrain, with: {data: [x], out: y, devices: 2}}]\n",
-            "stage a takes 2 devices: run the stages one by one",
-        ),
         ("stages: 3\n", "stages a list"),
         ("stages: [draw]\n", "a stage has name, command and with"),
         ("stages: [{name: a, command: fake, with: }]\n", "a stage has name, command and with"),

@@ -41,17 +41,18 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def guarded(work: Callable[[], None]) -> int:
     """Call `work` with our log on stderr, and turn what a user can mend into one line and an exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    level = logging.INFO if _is_first() else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
     # threads that spin while they wait make training half as fast on a machine that does something else too, and
     # sleeping costs nothing on an idle one; OpenMP reads this once, when torch is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         work()
     except UserError as error:
-        print(f"chexmsn: {error}", file=sys.stderr)
+        _tell(f"chexmsn: {error}")
         return 2
     except KeyboardInterrupt:
-        print("\nchexmsn: stopped; what was finished is kept, and the same command continues", file=sys.stderr)
+        _tell("\nchexmsn: stopped; what was finished is kept, and the same command continues")
         return 130
     except BrokenPipeError:  # the reader of our output (head, less) has left
         sys.stderr.close()
@@ -59,9 +60,19 @@ def guarded(work: Callable[[], None]) -> int:
     except OSError as error:  # a full disk, a folder that may not be written, a file in the place of a folder
         if error.strerror is None:
             raise
-        print(f"chexmsn: {f'{error.filename}: ' if error.filename else ''}{error.strerror}", file=sys.stderr)
+        _tell(f"chexmsn: {f'{error.filename}: ' if error.filename else ''}{error.strerror}")
         return 2
     return 0
+
+
+def _is_first() -> bool:
+    """Whether this is the one process there is, or the first of those that torchrun or Slurm started."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+
+def _tell(text: str) -> None:
+    if _is_first():
+        print(text, file=sys.stderr)
 
 
 def _run(words: list[str]) -> None:

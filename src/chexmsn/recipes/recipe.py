@@ -28,6 +28,7 @@ import yaml
 
 from chexmsn.core.errors import UserError
 from chexmsn.recipes.arguments import check_command, parse, read_yaml, run_command
+from chexmsn.training.processes import launcher
 
 log = logging.getLogger(__name__)
 
@@ -139,9 +140,10 @@ def _fill(value: Any, variables: Mapping[str, Any], path: Path) -> Any:
 def check_recipe(stages: list[Stage], only: str | None) -> None:
     """Check the options of every stage that will run, so that a mistake in the last is found before the first runs.
 
-    A stage on several devices must run alone: Lightning starts its other processes with this very command, and they
-    would run all stages too.
+    Where torchrun or Slurm started several processes, a stage must run alone: they all would run every stage.
     """
+    if launcher() is not None and only is None:
+        raise UserError("of several processes each would run every stage: run the stages one by one, with --stage")
     for stage in stages:
         try:
             arguments = parse(stage.command, stage.values)
@@ -149,10 +151,6 @@ def check_recipe(stages: list[Stage], only: str | None) -> None:
                 check_command(stage.command, arguments)
         except UserError as error:
             raise UserError(f"stage {stage.name}: {error}") from None
-        if arguments.get("devices", 1) > 1 and only is None:
-            raise UserError(
-                f"stage {stage.name} takes {arguments.devices} devices: run the stages one by one, with --stage"
-            )
 
 
 def run_recipe(path: Path, out: Path, variables: Mapping[str, str], only: str | None = None) -> None:

@@ -10,7 +10,11 @@ from chexmsn.data.labels import Policy
 from chexmsn.models.encoder import EncoderConfig
 
 # Where and how fast a run computes is not part of what it computes: a run may resume with other values.
-EXECUTION = frozenset({"out", "device", "workers", "pin_memory", "health", "probe"})
+# The number of devices is such a thing: the steps are those of one, up to the order of summation and, with stochastic
+# depth, to which of the generator's numbers an image gets.
+EXECUTION = frozenset(
+    {"out", "device", "devices", "nodes", "workers", "pin_memory", "checkpoint_minutes", "health", "probe"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +73,12 @@ class RunConfig:
         min_delta: smallest change that counts as an improvement.
         precision: auto, 32, bf16 or 16; auto takes bf16 on a GPU that has it and 32 elsewhere.
         device: auto, cpu or gpu.
-        devices: how many of them; each gets its share of the batch.
+        devices: how many of them, on each node; each gets its share of the batch.
+        nodes: machines, where torchrun or Slurm starts the run on several.
         workers: processes that read images; 0 reads in the main process, enough for a pack in memory.
         pin_memory: copy through pinned memory, faster on a GPU; without effect on a CPU.
         seed: every random decision follows from it.
+        checkpoint_minutes: how much work a kill may cost; a checkpoint is also written at the end of every epoch, and
             0 writes one after every step.
         health: how the run watches over itself; not at all when null.
     """
@@ -90,16 +96,20 @@ class RunConfig:
     precision: str = "auto"
     device: str = "auto"
     devices: int = 1
+    nodes: int = 1
     workers: int = 0
     pin_memory: bool = False
     seed: int = 0
+    checkpoint_minutes: float = 10.0
     health: HealthConfig | None = field(default_factory=HealthConfig)
 
     def __post_init__(self) -> None:
-        check_limits(self, epochs="[1, inf)", batch_size="[1, inf)", devices="[1, inf)")
-        if self.batch_size % self.devices:
+        check_limits(self, epochs="[1, inf)", batch_size="[1, inf)", devices="[1, inf)", nodes="[1, inf)")
+        check_limits(self, patience="[1, inf)", min_delta="[0, inf)", workers="[0, inf)", checkpoint_minutes="[0, inf)")
+        if self.batch_size % (self.devices * self.nodes):
             raise UserError(
-                f"batch_size ({self.batch_size}) must be a multiple of devices ({self.devices}): each takes its share"
+                f"batch_size ({self.batch_size}) must be a multiple of devices x nodes "
+                f"({self.devices} x {self.nodes}): each takes its share"
             )
         if self.patience is not None and self.validate_split is None:
             raise UserError(

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -15,7 +14,7 @@ import torch
 from jaxtyping import Float32, Int64
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
@@ -25,14 +24,17 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.record import differences
 from chexmsn.data.collection import Collection
 from chexmsn.data.loader import loader
-from chexmsn.models.artefact import read_checkpoint
-from chexmsn.training.callbacks import History, KeepLast, ProgressLine, StayFinite
+from chexmsn.training.callbacks import History, ProgressLine, StayFinite
+from chexmsn.training.checkpoints import Checkpoints, StraightToFile
 from chexmsn.training.config import RunConfig
 from chexmsn.training.health import Health
+from chexmsn.training.keep_last import KeepLast
 from chexmsn.training.loop import Loop
 from chexmsn.training.meter import Meter
 from chexmsn.training.precision import choose_precision
+from chexmsn.training.processes import launcher
 from chexmsn.training.run_folder import RunFolder
+from chexmsn.training.signals import Signals
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,12 @@ class RunsOn:
     device: torch.device
     precision: str
     devices: int
+    nodes: int = 1
+
+    @property
+    def processes(self) -> int:
+        """How many processes share a batch, one per device."""
+        return self.devices * self.nodes
 
     @classmethod
     def choose(cls, config: RunConfig) -> "RunsOn":
@@ -53,7 +61,7 @@ class RunsOn:
             raise UserError(
                 f"{config.devices} GPUs were asked for and torch sees {torch.cuda.device_count()}: take fewer"
             )
-        return cls(device, choose_precision(config.precision, device), config.devices)
+        return cls(device, choose_precision(config.precision, device), config.devices, config.nodes)
 
 
 class Part(NamedTuple):
@@ -80,7 +88,9 @@ class Feed(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         process = {"process": self.trainer.global_rank, "processes": self.trainer.world_size}
-        return self._loader(self.training, epoch=self.trainer.current_epoch, shuffle=True, drop_last=True, **process)
+        first = self.trainer.global_step % (len(self.training.rows) // self.config.batch_size)  # within its epoch
+        order = {"epoch": self.trainer.current_epoch, "shuffle": True, "drop_last": True, "first": first}
+        return self._loader(self.training, **order, **process)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every process sees the whole validation split: it is small, and nothing has to be gathered."""
@@ -96,16 +106,17 @@ def fit(run: RunFolder, config: RunConfig, loop: Loop, feed: Feed, callbacks: Se
     """Train to the end, from the last checkpoint where there is one.
 
     Raises:
-        KeyboardInterrupt: stopped by Ctrl-C; the last finished epoch is kept.
-        SystemExit: stopped by SIGTERM; likewise.
-        UserError: training diverged, or the last checkpoint is damaged or of another network.
+        KeyboardInterrupt: stopped by Ctrl-C; the step it was at is kept.
+        SystemExit: stopped by another signal; likewise.
+        UserError: training diverged, a checkpoint cannot be written, or none of those that are there can be used.
     """
-    last = _last_checkpoint(run, loop)
-    with lightning_told_once(), interruptible():
-        trainer = _trainer(run, config, callbacks, on, limit_val_batches=0 if feed.validation is None else 1.0)
+    with lightning_told_once(), Signals() as signals, interruptible():
+        checkpoints = _checkpoints(run, loop)
+        keep = KeepLast(checkpoints, config.checkpoint_minutes, signals)
+        trainer = _trainer(run, config, [*callbacks, keep], on, limit_val_batches=0 if feed.validation is None else 1.0)
         with run.alone() if trainer.is_global_zero else nullcontext():
             run.update(status="running")
-            trainer.fit(loop, datamodule=feed, ckpt_path=last)
+            trainer.fit(loop, datamodule=feed, ckpt_path=checkpoints.good, weights_only=True)
     if trainer.is_global_zero:
         if trainer.current_epoch < config.epochs:
             log.info(
@@ -114,18 +125,17 @@ def fit(run: RunFolder, config: RunConfig, loop: Loop, feed: Feed, callbacks: Se
         run.update(status="finished", epochs_done=trainer.current_epoch)
 
 
-def _last_checkpoint(run: RunFolder, loop: Loop) -> Path | None:
-    if not run.checkpoint.exists():
-        return None
+def _checkpoints(run: RunFolder, loop: Loop) -> Checkpoints:
+    checkpoints = Checkpoints(run.checkpoint)
     anew = f"delete {run.path} to start anew"
     try:
-        there = read_checkpoint(run.checkpoint)["hyper_parameters"]
+        there = checkpoints.find()
     except UserError as error:
         raise UserError(f"cannot go on: {error}; {anew}") from None
     told = ("encoder", "method")
-    if changes := differences({name: there[name] for name in told}, {name: loop.identity[name] for name in told}):
-        raise UserError(f"{run.checkpoint} is not of this run ({'; '.join(changes)}): {anew}")
-    return run.checkpoint
+    if there and (changes := differences(*({name: of.get(name) for name in told} for of in (there, loop.identity)))):
+        raise UserError(f"{checkpoints.good} is not of this run ({'; '.join(changes)}): {anew}")
+    return checkpoints
 
 
 def _trainer(
@@ -138,12 +148,13 @@ def _trainer(
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(on.device.type, on.device.type),
         devices=on.devices,
-        strategy="ddp" if on.devices > 1 else "auto",
-        # a batch has the same statistics on however many GPUs (torch has this for GPUs alone)
-        sync_batchnorm=on.devices > 1 and on.device.type == "cuda",
+        num_nodes=on.nodes,
+        strategy="ddp" if on.processes > 1 else "auto",
+        # a batch has the same statistics on however many devices; on GPUs torch has faster kernels for it than we
+        sync_batchnorm=on.processes > 1 and on.device.type == "cuda",
         precision=on.precision,
         max_epochs=config.epochs,
-        callbacks=[meter, *watch, StayFinite(), *callbacks, *curves, KeepLast(run.checkpoint)],
+        callbacks=[meter, *watch, StayFinite(), *callbacks, *curves],
         logger=[CSVLogger(logs, name="csv"), TensorBoardLogger(logs, name="tensorboard", version="")],
         **settings,
         log_every_n_steps=10,
@@ -154,9 +165,7 @@ def _trainer(
         enable_checkpointing=True,
         enable_progress_bar=False,
         enable_model_summary=False,
-        # Lightning's own requeue saves in the middle of an epoch and resumes on other batches than the uninterrupted
-        # run; ours resumes at the last whole epoch, and the job script requeues
-        plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
+        plugins=[StraightToFile(), launcher() or LightningEnvironment()],
     )
 
 
@@ -175,21 +184,21 @@ def lightning_told_once() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         # short epochs are logged once, at their end
         warnings.filterwarnings("ignore", message=".*The number of training batches .* is smaller than the logging.*")
+        # the meter's numbers are means over all processes already
+        warnings.filterwarnings("ignore", message=".*It is recommended to use `self.log.*sync_dist=True.*")
+        # ours knows its step
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
         yield
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Tell what stopped a run: Lightning makes an exit of Ctrl-C and leaves it ignored, and a success of SIGTERM."""
-    handler = signal.getsignal(signal.SIGINT)
+    """Undo what Lightning makes of a stop: an exit of Ctrl-C, and a success of a SIGTERM that comes before training."""
     try:
         yield
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         if isinstance(error, SIGTERMException):
-            log.warning("stopped by SIGTERM: the last finished epoch is kept, and the same command continues")
             raise SystemExit(128 + signal.SIGTERM) from None
         raise
-    finally:
-        signal.signal(signal.SIGINT, handler)

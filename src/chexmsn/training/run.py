@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int64
 from lightning.pytorch.callbacks import Callback
 
+from chexmsn.core.distributed import first_then_others, is_first
 from chexmsn.core.draws import key_of
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json
@@ -29,6 +30,7 @@ from chexmsn.models.artefact import fingerprint, load_encoder, provenance_of
 from chexmsn.models.encoder import Encoder, EncoderConfig, build_encoder
 from chexmsn.training.callbacks import KeepBest, KeepClassifier, KeepEncoder, StopEarly
 from chexmsn.training.config import EXECUTION, PretrainConfig, RunConfig, TrainConfig
+from chexmsn.training.devices import on_all_devices
 from chexmsn.training.engine import Feed, Part, RunsOn, fit
 from chexmsn.training.loop import ClassifierLoop, PretrainingLoop
 from chexmsn.training.probe import OnlineProbe, epochs_between, labelled
@@ -76,8 +78,13 @@ def pretrain(config: PretrainConfig) -> Path:
     Raises:
         UserError: bad configuration, data or device, or a run folder of another configuration.
     """
-    module = method_file(config.method, "pretraining")
+    method_file(config.method, "pretraining")
     check_run(config, config.encoder)
+    return on_all_devices(_pretrain, config)
+
+
+def _pretrain(config: PretrainConfig) -> Path:
+    module = method_file(config.method, "pretraining")
     on = RunsOn.choose(config)
     packs = [open_pack(path) for path in config.data]
     images = Collection(packs, config.train_splits)
@@ -89,7 +96,8 @@ def pretrain(config: PretrainConfig) -> Path:
     with seeded(config.seed):
         method = module.Method(config.options, build_encoder(config.encoder), setting)
     loop = PretrainingLoop(method, **_course(config, len(images)), identity=_identity(config, config.encoder))
-    run = open_run(config.out, "pretraining", asked(config), facts(method, images, np.arange(len(images)), on))
+    about = facts(method, images, np.arange(len(images)), on)
+    run = first_then_others(lambda: open_run(config.out, "pretraining", asked(config), about))
     if run.finished:
         return _already(run)
     keep = KeepEncoder(run.path / "encoder", {"pretraining": _summary(run)})
@@ -103,8 +111,13 @@ def train(config: TrainConfig) -> Path:
     Raises:
         UserError: bad configuration, data or device, or a run folder of another configuration.
     """
-    module = method_file(config.method, "classifier")
+    method_file(config.method, "classifier")
     check_run(config, None)
+    return on_all_devices(_train, config)
+
+
+def _train(config: TrainConfig) -> Path:
+    module = method_file(config.method, "classifier")
     with seeded(config.seed):
         encoder = starting_encoder(config)
     starting_weights = fingerprint(encoder)
@@ -129,7 +142,7 @@ def train(config: TrainConfig) -> Path:
     identity = _identity(config, encoder.config, findings, readout=method.classifier.reads)
     loop = ClassifierLoop(method, **_course(config, len(rows)), identity=identity)
     about = facts(method, images, rows, on) | {"findings": findings, "starting_weights": starting_weights}
-    run = open_run(config.out, "training", asked(config), about)
+    run = first_then_others(lambda: open_run(config.out, "training", asked(config), about))
     if run.finished:
         copy_curves(config.encoder_from, run)
         return _already(run)
@@ -212,13 +225,15 @@ def facts(method: AbstractMethod, images: Collection, rows: Int64[np.ndarray, "n
             "packs": {pack.fingerprint: images.splits for pack in images.packs},
             "fit": images.packs[0].info["fit"],
         },
-        "device": {"type": on.device.type, "precision": on.precision, "devices": on.devices},
+        "device": {"type": on.device.type, "precision": on.precision, "devices": on.devices, "nodes": on.nodes},
         "corruptions_seen": method.corruptions_seen(),
     }
 
 
 def copy_curves(encoder_from: Path | None, run: RunFolder) -> None:
-    """Put the curves of training, and of the pretraining before it, beside the classifier."""
+    """Put the curves of training, and of the pretraining before it, beside the classifier; the first process does."""
+    if not is_first():
+        return
     pairs = [(run.path / "history.csv", "training.csv")]
     if encoder_from is not None:
         pairs.append((encoder_from / "history.csv", "pretraining.csv"))

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from chexmsn.core.distributed import is_first
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json, write_json
 from chexmsn.core.record import differences
@@ -67,8 +68,9 @@ class RunFolder:
             os.close(folder_itself)
 
     def update(self, **entries: Any) -> None:
-        """Replace entries of `run.json`, in one step."""
-        write_json(self.path / "run.json", self.record | plain(entries))
+        """Replace entries of `run.json`, in one step. Of several processes the first does it."""
+        if is_first():
+            write_json(self.path / "run.json", self.record | plain(entries))
 
 
 def _lock(folder: int, path: Path) -> None:
