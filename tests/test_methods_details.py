@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-import msn_process
 from chexmsn.core.errors import UserError
 from chexmsn.core.schedules import Constant, Cosine, WarmupCosine
 from chexmsn.methods import fine_tune, linear_probe, mae, msn, simsiam, supervised
@@ -60,18 +59,6 @@ def test_the_loss_is_finite_at_any_temperature_in_float32(temperature):
     loss.backward()
     assert wanted.isfinite().all() and loss.isfinite() and anchors.grad.isfinite().all()
     assert not wanted.requires_grad
-
-
-# --- MSN over several processes
-
-
-def test_two_processes_give_the_loss_and_gradient_of_one(tmp_path):
-    torch.multiprocessing.spawn(msn_process.run, (str(tmp_path), 2), nprocs=2)
-    wanted, losses, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
-    alone = msn_process.loss_of(slice(8))
-    torch.testing.assert_close(torch.cat(wanted), alone[0])
-    torch.testing.assert_close(sum(losses) / 2, alone[1])
-    torch.testing.assert_close(sum(gradients) / 2, alone[2])
 
 
 # --- MSN, the method

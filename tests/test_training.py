@@ -189,7 +189,7 @@ def test_a_run_does_not_go_on_from_a_damaged_or_foreign_checkpoint(small_pack, s
     with pytest.raises(UserError, match=r"last.ckpt is not of this run \(.*method: .*delete .*run to start anew"):
         pretrain(config)
     last.write_bytes(last.read_bytes()[:5000])
-    with pytest.raises(UserError, match=r"cannot go on: .*last.ckpt is not a checkpoint .*delete .*run to start anew"):
+    with pytest.raises(UserError, match=r"cannot go on: .*last.ckpt is not a checkpoint, or .*delete .*run to start anew"):
         pretrain(config)
 
 
@@ -317,18 +317,3 @@ def test_corruption_in_training_is_recorded(small_pack, tmp_path):
 def test_half_precision_on_a_cpu_is_refused_with_the_remedy(name):
     with pytest.raises(UserError, match="-p 32"):
         choose_precision(name, torch.device("cpu"))
-
-
-def test_two_processes_take_the_steps_of_one(small_pack, tmp_path):
-    script = "import sys; from chexmsn.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    words = (
-        f"pretrain --data {small_pack} --method mae --encoder.name vit_micro --encoder.size 48 --epochs 1 "
-        f"--batch_size 16 --device cpu --devices 2 --options.lr 0.001 --out {tmp_path / 'two'}"
-    ).split()
-    file = tmp_path / "go.py"
-    file.write_text(script)
-    subprocess.run([sys.executable, str(file), *words], check=True, stderr=subprocess.DEVNULL, timeout=300)
-    one = pretrain(pretraining(small_pack, tmp_path / "one", "mae", epochs=1))
-    a, b = weights(one), weights(tmp_path / "two")
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")

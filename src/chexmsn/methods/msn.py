@@ -33,7 +33,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chexmsn.core.distributed import of_first_process
+from chexmsn.core.distributed import gathered, of_first_process
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
@@ -143,9 +143,9 @@ def mean_entropy(logs: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
 
 
 def prototypes_used(logs: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
-    """How many prototypes are somebody's most likely one."""
+    """How many prototypes are somebody's most likely one, among the anchors of all processes."""
     used = logs.new_zeros(logs.shape[1])
-    return used.index_fill(0, logs.argmax(1), 1.0).sum()
+    return gathered(used.index_fill(0, logs.argmax(1), 1.0)).amax(0).sum()
 
 
 def same_prototype(anchor_logs: Float[Tensor, "N K"], targets: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
