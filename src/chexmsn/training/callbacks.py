@@ -1,4 +1,4 @@
-"""What happens around the loop: checkpoints, curves, the progress line."""
+"""What happens around the loop: curves, the progress line, the models to keep."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import lightning as L
 import pandas as pd
-from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from tqdm import tqdm
 
 from chexmsn.core.errors import UserError
@@ -15,20 +15,6 @@ from chexmsn.metrics.thresholds import choose_thresholds
 from chexmsn.models.artefact import save_classifier, save_encoder
 from chexmsn.training.loop import ClassifierLoop, Loop
 from chexmsn.training.meter import Meter
-
-
-class KeepLast(Checkpoint):
-    """Writes the checkpoint to resume from at the end of every epoch; the old one stays until the new one is whole."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: L.Trainer, loop: Loop) -> None:
-        partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            partial.replace(self.path)
-        trainer.strategy.barrier()
 
 
 class StopEarly(EarlyStopping):
@@ -89,8 +75,8 @@ class History(Callback):
     def _earlier(self, epoch: int) -> list[dict[str, Any]]:
         if not self.path.is_file():
             return []
-        rows = pd.read_csv(self.path)
-        return rows[rows["epoch"] <= epoch].to_dict("records")
+        rows = pd.read_csv(self.path, dtype=str)  # as text, no number changes in its last place
+        return rows[rows["epoch"].astype(int) <= epoch].to_dict("records")
 
 
 class ProgressLine(Callback):
