@@ -5,6 +5,7 @@ A new corruption is walked over without another edit.
 
 import inspect
 import json
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from chexmsn.core import lookup
 from chexmsn.core.draws import Draws, keys_of
 from chexmsn.core.errors import UserError
 from chexmsn.corruptions import (
+    NOTHING_KNOWN,
     CorruptionPlan,
+    Known,
     apply,
     corrupt_for_training,
     fill_patches,
@@ -34,6 +37,7 @@ REFERENCE_NAMES = {
     "impulse-noise": "impulse_noise",
     "speckle-noise": "speckle_noise",
 }
+FAMILIES = {"imagenet-c", "radiographic", "missing", "held-back"}
 every_corruption = pytest.mark.parametrize("name", NAMES)
 every_noise = pytest.mark.parametrize("name", REFERENCE_NAMES)
 
@@ -56,11 +60,12 @@ def test_the_published_corruptions_are_there():
 def test_a_corruption_says_what_it_is(name):
     corruption = lookup.load("chexmsn.corruptions", name)
     assert all(getattr(corruption, field) for field in ("TITLE", "CAUSE", "SOURCE", "UNIT"))
-    assert len(corruption.LEVELS) == 5 and list(inspect.signature(corruption.corrupt).parameters)[:3] == [
-        "images",
-        "level",
-        "draws",
-    ]
+    assert corruption.FAMILY in FAMILIES
+    assert len(corruption.LEVELS) == 5 and {type(n) for n in (*corruption.LEVELS, corruption.IDENTITY)} == {float}
+    assert list(inspect.signature(corruption.corrupt).parameters) in (
+        ["images", "level", "draws"],
+        ["images", "level", "draws", "known"],
+    )
     assert all(part in corruption.__doc__ for part in ("Cause:", "Source:", "Level:", "224 px"))
 
 
@@ -100,7 +105,11 @@ def test_distortion_grows_with_severity(name, phantom):
     images, draws = phantom.repeat(8, 1, 1, 1), draws_of(8)
     steps = [0.0, 0.3, 1.0, 1.5, 2.0, 3.0, 3.7, 4.0, 5.0]
     distances = [(apply(name, images, step, draws) - images).square().mean().item() for step in steps]
-    assert distances[0] == 0 and all(a < b for a, b in pairwise(distances)), distances
+    assert distances[0] == 0
+    if len(set(lookup.load("chexmsn.corruptions", name).LEVELS)) == 1:
+        assert len(set(distances[1:])) == 1 and distances[1] > 0
+    else:
+        assert all(a < b for a, b in pairwise(distances)), distances
 
 
 @every_corruption
@@ -123,6 +132,21 @@ def test_the_global_generators_are_left_alone(name, phantom):
 def test_severities_outside_the_ladder_are_refused(name, severity, phantom):
     with pytest.raises(UserError, match=r"severity must lie in \[0, 5\]"):
         apply(name, phantom, severity, draws_of(1))
+
+
+@every_corruption
+def test_severities_of_a_tensor_are_limited_to_the_ladder(name, phantom):
+    limited = apply(name, phantom.repeat(2, 1, 1, 1), torch.tensor([-1.0, 7.0]), draws_of(2))
+    assert torch.equal(limited[:1], phantom)
+    at_the_end = apply(name, phantom.repeat(2, 1, 1, 1), 5, draws_of(2))
+    torch.testing.assert_close(limited[1], at_the_end[1], rtol=0, atol=1e-6)
+
+
+def test_what_is_not_known_of_the_pixels_is_assumed():
+    images = torch.zeros(2, 1, 100, 215)
+    assert NOTHING_KNOWN.pixel_size(images).tolist() == [2.0, 2.0]
+    assert Known(pixel_mm=torch.tensor([0.5, math.nan])).pixel_size(images).tolist() == [0.5, 2.0]
+    assert NOTHING_KNOWN.pixels(torch.tensor([4.0, 1.0]), images).tolist() == [2.0, 0.5]
 
 
 def test_an_unknown_name_is_refused(phantom):

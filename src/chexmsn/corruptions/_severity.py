@@ -1,5 +1,10 @@
 """From a name and a severity to a corrupted batch."""
 
+import inspect
+from collections.abc import Sequence
+from itertools import pairwise
+from types import ModuleType
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -8,25 +13,63 @@ from chexmsn.core import lookup
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
 from chexmsn.core.shapes import Images
+from chexmsn.corruptions._known import NOTHING_KNOWN, Known
 
 LEVELS_DEFINED_AT = 224
 """Side in pixels at which the severities have the strength that their source means."""
 
 
-def apply(name: str, images: Images, severity: float | int | Float[Tensor, "B"], draws: Draws) -> Images:
+def apply(
+    name: str,
+    images: Images,
+    severity: float | int | Float[Tensor, "B"],
+    draws: Draws,
+    known: Known = NOTHING_KNOWN,
+) -> Images:
     """Corrupt images at a severity from 0 (the identity) to 5; between whole severities the level is interpolated.
 
+    A corruption with a single level (a flip is one or is none) has it at every severity above 0.
+
     Returns images in [0, 1], each the same in whatever batch it comes. All severities use one field of
-    noise per image, so a curve over severity shows the severity and not new noise. Raises UserError
-    for an unknown name and for a severity outside [0, 5].
+    noise per image, so a curve over severity shows the severity and not new noise. `known` goes to the
+    corruptions that can use it. Raises UserError for an unknown name and for a number outside [0, 5]; a
+    tensor is not read back from its device, so what lies outside is taken as the nearest end.
     """
     corruption = lookup.load("chexmsn.corruptions", name)
-    severities = torch.as_tensor(severity, dtype=torch.float32, device=images.device).expand(len(images))
-    wrong = severities[~((severities >= 0) & (severities <= 5))]
-    if len(wrong):
-        raise UserError(f"a severity must lie in [0, 5], not {wrong[0].item():g}: choose 1 (mild) to 5 (strong)")
-    ladder = torch.tensor([corruption.IDENTITY, *corruption.LEVELS], device=images.device)
-    below = severities.long().clamp(max=4)
-    level = torch.lerp(ladder[below], ladder[below + 1], severities - below)
-    corrupted = corruption.corrupt(images, level, draws.stream(corruption.__name__))
-    return torch.where(severities[:, None, None, None] == 0, images, corrupted)
+    severities = _severities(severity, images)
+    level = _level(corruption, severities)
+    facts = {"known": known} if takes_known(corruption) else {}
+    corrupted = corruption.corrupt(images, level, draws.stream(corruption.__name__), **facts)
+    return torch.where(severities[:, None, None, None] > 0, corrupted, images)
+
+
+def takes_known(corruption: ModuleType) -> bool:
+    """Whether a corruption can use more than the pixels."""
+    return "known" in inspect.signature(corruption.corrupt).parameters
+
+
+def interpolated(x: Float[Tensor, "B"], knots: Sequence[float], values: Sequence[float]) -> Float[Tensor, "B"]:
+    """The piecewise linear function with `values` at the ascending `knots`, exact there, constant beyond them.
+
+    >>> interpolated(torch.tensor([-1.0, 0.5, 2.0, 9.0]), (0.0, 1.0, 3.0), (10.0, 20.0, 0.0))
+    tensor([10., 15., 10.,  0.])
+    """
+    y = torch.full_like(x, values[0])
+    for (left, right), (low, high) in zip(pairwise(knots), pairwise(values), strict=True):
+        share = ((x - left) / (right - left)).clamp(max=1.0)
+        y = torch.where(x > left, torch.lerp(torch.full_like(x, low), torch.full_like(x, high), share), y)
+    return y
+
+
+def _severities(severity: float | int | Float[Tensor, "B"], images: Images) -> Float[Tensor, "B"]:
+    if isinstance(severity, Tensor):
+        return severity.to(images.device, torch.float32)
+    if not 0 <= severity <= 5:
+        raise UserError(f"a severity must lie in [0, 5], not {severity:g}: choose 1 (mild) to 5 (strong)")
+    return torch.full((len(images),), float(severity), device=images.device)
+
+
+def _level(corruption: ModuleType, severities: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+    if len(set(corruption.LEVELS)) == 1:
+        return torch.where(severities > 0, corruption.LEVELS[0], corruption.IDENTITY)
+    return interpolated(severities, (0.0, 1.0, 2.0, 3.0, 4.0, 5.0), (corruption.IDENTITY, *corruption.LEVELS))

@@ -16,6 +16,7 @@ from chexmsn.core.shapes import Images
 TITLE = "Gaussian blur"
 CAUSE = "focal spot, photographed films and screens, loss of resolution"
 SOURCE = "ImageNet-C (extra), Hendrycks & Dietterich 2019, arXiv 1903.12261"
+FAMILY = "imagenet-c"
 UNIT = "standard deviation in pixels"
 LEVELS = (1.0, 2.0, 3.0, 4.0, 6.0)
 IDENTITY = 0.0

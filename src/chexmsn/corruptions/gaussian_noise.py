@@ -16,6 +16,7 @@ from chexmsn.core.shapes import Images
 TITLE = "Gaussian noise"
 CAUSE = "electronic noise of the detector"
 SOURCE = "ImageNet-C, Hendrycks & Dietterich 2019, arXiv 1903.12261"
+FAMILY = "imagenet-c"
 UNIT = "standard deviation, share of the display range"
 LEVELS = (0.08, 0.12, 0.18, 0.26, 0.38)
 IDENTITY = 0.0

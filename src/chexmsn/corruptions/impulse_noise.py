@@ -16,6 +16,7 @@ from chexmsn.core.shapes import Images
 TITLE = "Impulse noise"
 CAUSE = "dead and stuck detector pixels, errors of transfer"
 SOURCE = "ImageNet-C, Hendrycks & Dietterich 2019, arXiv 1903.12261"
+FAMILY = "imagenet-c"
 UNIT = "share of the pixels lost"
 LEVELS = (0.03, 0.06, 0.09, 0.17, 0.27)
 IDENTITY = 0.0

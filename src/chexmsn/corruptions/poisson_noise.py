@@ -19,6 +19,7 @@ from chexmsn.core.shapes import Images
 TITLE = "Poisson noise"
 CAUSE = "few X-ray quanta: low dose, thick patients"
 SOURCE = "ImageNet-C (shot noise), Hendrycks & Dietterich 2019, arXiv 1903.12261"
+FAMILY = "imagenet-c"
 UNIT = "share of the display range per quantum"
 LEVELS = (1 / 60, 1 / 25, 1 / 12, 1 / 5, 1 / 3)
 IDENTITY = 0.0

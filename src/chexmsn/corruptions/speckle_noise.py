@@ -15,6 +15,7 @@ from chexmsn.core.shapes import Images
 TITLE = "Speckle noise"
 CAUSE = "gain that varies from pixel to pixel, grain of film and scanner"
 SOURCE = "ImageNet-C (extra), Hendrycks & Dietterich 2019, arXiv 1903.12261"
+FAMILY = "imagenet-c"
 UNIT = "standard deviation, share of the pixel's value"
 LEVELS = (0.15, 0.2, 0.35, 0.45, 0.6)
 IDENTITY = 0.0
