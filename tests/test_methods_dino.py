@@ -276,15 +276,15 @@ def test_centring_and_sharpening_work_against_each_other():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be above 0"),
-        ({"teacher_temperature": -1.0}, "teacher_temperature must be above 0"),
+        ({"temperature": 0.0}, "temperature must"),
+        ({"teacher_temperature": -1.0}, "teacher_temperature must"),
         ({"centre_momentum": 1.5}, "centre_momentum must lie in"),
         ({"drop_path": 1.0}, "drop_path must lie in"),
         ({"outputs": 1}, "outputs must be at least 2"),
         ({"freeze_last_layer": -1.0}, "freeze_last_layer must be at least 0"),
         ({"clip": 0.0}, "clip must be above 0"),
         ({"local_views": 0, "global_views": 1}, "a global view and one more"),
-        ({"global_views": 0}, "a global view and one more"),
+        ({"global_views": 0}, "global_views must be at least 1"),
         ({"local_size": 20}, "local size must be a multiple of the patch size 8, not 20"),
         ({"global_scale": (0.4, 2.0)}, "scale"),
     ],

@@ -187,7 +187,7 @@ def test_validation_is_judged_on_directions_that_stay():
         ({"integration_points": 16}, "integration_points must be odd"),
         ({"integration_points": 1}, "integration_points must be at least 3"),
         ({"integration_limit": 0.0}, "integration_limit must be above 0"),
-        ({"local_views": -1}, "a global view and one more"),
+        ({"local_views": -1}, "local_views must be at least 0"),
         ({"local_size": 12}, "local size must be a multiple of the patch size 8, not 12"),
         ({"local_scale": (0.3, 0.1)}, "scale"),
     ],
