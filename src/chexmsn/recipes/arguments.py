@@ -25,10 +25,14 @@ class ArgumentParser(jsonargparse.ArgumentParser):
         raise UserError(f"{in_words(str(message))} (see chexmsn {self.prog.split()[-1]} --help)")
 
 
-_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list such as [0.5, 1.0]"}
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list in brackets"}
+_KINDS |= {"Sequence": _KINDS["tuple"], "Mapping": "values by name"}
 
 _COMPLAINTS = (
-    (r"Expected a <class '(int|float|bool|tuple)'>\. Got value: (.*)", lambda key, a, b: f"{key} takes {_KINDS[a]}, not {b}"),
+    (
+        r"Expected a <class '(?:[a-z.]+\.)?(\w+)'>\. Got value: (.*)",
+        lambda key, a, b: f"{key} takes {_KINDS.get(a, a)}, not {b}",
+    ),
     (r"Expected a tuple with (\d+) elements\. Got value: (.*)", lambda key, a, b: f"{key} takes {a} values, not {b}"),
     (r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", lambda key, a, b: f"{key} is one of {a}, not {b}"),
     (r"Option '(.*)' is not accepted(.*)", lambda key, a, b: f"{key} has no option {a}"),
@@ -59,9 +63,10 @@ def _of_several_kinds(key: str, complaint: str) -> str:
     meant = [a for a in attempts.split(" - ") if "<class 'NoneType'>" not in a and "dot import path" not in a]
     if not meant:
         return f"{key} takes options by name ({key}.<option>) or null, not {value}"
-    nested = re.fullmatch(r'Parser key "(.+?)": (.*)', meant[0])
-    inner, reason = (f"{key}.{nested[1]}", nested[2]) if nested else (key, meant[0])
-    return in_words(f'Parser key "{inner}": {reason}')
+    if told := re.fullmatch(r"(\S+ (?:takes|is one of|has no) .*)", meant[0]):  # by the parser of the part
+        return f"{key}.{told[1]}"
+    reason = meant[0] if "Got value" in meant[0] else f"{meant[0]}. Got value: {value}"
+    return in_words(f'Parser key "{key}": {reason}')
 
 
 def command_parser(name: str, words: Sequence[str] | Mapping[str, Any]) -> ArgumentParser:
