@@ -11,7 +11,7 @@ def effective_rank(features: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
 
     Garrido et al. 2023 (arXiv 2210.02885). The features are not centred: a collapsed encoder, which gives every
     image the same vector, has rank 1, where centring would leave the full rank of its rounding errors. The rank of
-    few images is low whatever they are: compare ranks of equally many.
+    few images is low whatever they are: compare ranks of equally many. Features that are no numbers have none (NaN).
 
     The singular values are roots of the eigenvalues of the smaller Gram matrix, in float64, whose rounding is below
     that of features in float32.
@@ -19,6 +19,8 @@ def effective_rank(features: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
     >>> [round(effective_rank(features).item(), 3) for features in (torch.eye(4), torch.ones(8, 4))]
     [4.0, 1.0]
     """
+    if not features.isfinite().all():  # the eigenvalues would not be found
+        return features.new_full((), torch.nan)
     wide = features.double()
     gram = wide @ wide.T if len(wide) < wide.shape[1] else wide.T @ wide
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()

@@ -112,7 +112,8 @@ def plan_figures(runs: Sequence[StressRun]) -> list[Plan]:
         Plan(
             "pretraining-curves",
             "Pretraining",
-            "Each method's own loss on its own scale: losses of different methods cannot be compared.",
+            "Each method's own loss on its own scale: losses of different methods cannot be compared. Where they were "
+            "logged, the effective rank of the features and what their nearest neighbours say of them.",
             pretraining,
             3,
             partial(curves_figure, pretraining_panels(pretraining), models),

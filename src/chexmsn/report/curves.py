@@ -55,15 +55,20 @@ def _usable(curves: pd.DataFrame | None) -> bool:
 
 
 def pretraining_panels(curves: pd.DataFrame) -> list[Panel]:
-    """The loss of each model in a panel of its own: the losses of two methods have no common scale."""
+    """The loss of each model in a panel of its own, for two losses have no common scale; then what all share."""
     losses = curves[curves.metric == "loss"]
-    return [Panel(model, _x(lines), "loss", lines) for model, lines in losses.groupby("model", sort=False)]
+    own = [Panel(model, _x(lines), "loss", lines) for model, lines in losses.groupby("model", sort=False)]
+    return own + _panels(curves, {"effective_rank": "Effective rank", "knn_macro_auroc": "Macro AUROC, 20 neighbours"})
 
 
 def training_panels(curves: pd.DataFrame) -> list[Panel]:
     """Loss and validation AUROC, all models in one panel each, where they were logged."""
-    wanted = {"loss": "Loss", "macro_auroc": "Macro AUROC"}
-    found = {title: curves[curves.metric == metric] for metric, title in wanted.items()}
+    return _panels(curves, {"loss": "Loss", "macro_auroc": "Macro AUROC"})
+
+
+def _panels(curves: pd.DataFrame, titles: dict[str, str]) -> list[Panel]:
+    """All models in one panel for each of the metrics that was logged."""
+    found = {title: curves[curves.metric == metric] for metric, title in titles.items()}
     return [Panel(title, _x(lines), title, lines) for title, lines in found.items() if not lines.empty]
 
 

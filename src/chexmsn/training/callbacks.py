@@ -1,5 +1,6 @@
 """What happens around the loop: curves, the progress line, the models to keep."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -112,13 +113,16 @@ class ProgressLine(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step % trainer.log_every_n_steps == 0:
-            self._tell(trainer, self.meter.latest)
+            self._tell(trainer)
         self.bar.update(trainer.global_step - self.bar.n)
 
     def on_train_epoch_end(self, trainer: L.Trainer, loop: Loop) -> None:
-        self._tell(trainer, {name: value.item() for name, value in trainer.callback_metrics.items()})
+        epoch = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        self.meter.latest |= {name: value for name, value in epoch.items() if not math.isnan(value)}
+        self._tell(trainer)
 
-    def _tell(self, trainer: L.Trainer, numbers: dict[str, float]) -> None:
+    def _tell(self, trainer: L.Trainer) -> None:
+        numbers = self.meter.latest
         others = [name for name in numbers if name.startswith("train/") and name not in self.FIRST]
         shown = self.FIRST | {name: name.removeprefix("train/").replace("_", " ") for name in others}
         told = {label: f"{numbers[name]:.4g}" for name, label in shown.items() if name in numbers}

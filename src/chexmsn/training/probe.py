@@ -96,15 +96,19 @@ class OnlineProbe(Callback):
         self.every = every
 
     def on_train_epoch_end(self, trainer: L.Trainer, loop: Loop) -> None:
-        if (trainer.current_epoch + 1) % self.every == 0:
-            with trainer.precision_plugin.forward_context():
-                bank, queries = (
-                    features(loop.method.downstream(), self.images.images, rows, loop.device)
-                    for rows in (self.images.bank, self.images.queries)
-                )
-            labels = torch.from_numpy(self.images.bank_labels).to(bank.device)
-            scores = knn_scores(queries, bank, labels).cpu().double().numpy()
-            loop.log("probe/knn_macro_auroc", float(auroc(scores, self.images.query_labels).mean()))
+        due = (trainer.current_epoch + 1) % self.every == 0
+        # in between there is no number: Lightning would go on giving the last one
+        loop.log("probe/knn_macro_auroc", self._score(trainer, loop) if due else math.nan)
+
+    def _score(self, trainer: L.Trainer, loop: Loop) -> float:
+        with trainer.precision_plugin.forward_context():
+            bank, queries = (
+                features(loop.method.downstream(), self.images.images, rows, loop.device)
+                for rows in (self.images.bank, self.images.queries)
+            )
+        labels = torch.from_numpy(self.images.bank_labels).to(bank.device)
+        scores = knn_scores(queries, bank, labels).cpu().double().numpy()
+        return float(auroc(scores, self.images.query_labels).mean())
 
 
 @torch.no_grad()

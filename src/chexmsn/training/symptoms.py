@@ -98,7 +98,8 @@ class Rule(NamedTuple):
 
 LOWEST_RANK = 2.0
 LOWEST_SHARE_OF_RANK = 0.05
-FEWEST_PROTOTYPES = 1.5
+FEWEST_USED = 1.5
+FEWEST_IN_EFFECT = 2.5  # exp of the entropy; so a method with two prototypes cannot be judged
 HIGHEST_AGREEMENT = 0.999
 LARGEST_GRADIENT = 100.0  # times the usual
 LONG = 2000  # steps, and a quarter of the run
@@ -107,7 +108,7 @@ SMALLEST_FALL = 0.005  # of the first loss
 
 def _at_one_prototype(course: Course) -> bool:
     in_effect = math.exp(course["train/prototype_entropy"])
-    return course["train/prototypes_used"] < FEWEST_PROTOTYPES or in_effect < FEWEST_PROTOTYPES
+    return course["train/prototypes_used"] < FEWEST_USED or in_effect < FEWEST_IN_EFFECT
 
 
 def _of_low_rank(course: Course) -> bool:
