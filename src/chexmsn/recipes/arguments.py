@@ -42,8 +42,8 @@ _COMPLAINTS = (
 def in_words(message: str) -> str:
     """What jsonargparse complains of, for those who do not know Python's types.
 
-    >>> in_words('Parser key "epochs": Expected a <class \'int\'>. Got value: many')
-    'epochs takes a whole number, not many'
+    >>> in_words('Parser key "ema": Expected a tuple with 2 elements. Got value: [1]')
+    'ema takes 2 values, not [1]'
     """
     message = re.sub(r" ?\(see chexmsn \S+ --help\)", "", " ".join(message.split()))
     if not (named := re.fullmatch(r'Parser key "(.+?)": (.*)', message)):
