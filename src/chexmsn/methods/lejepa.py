@@ -66,7 +66,8 @@ def epps_pulley(samples: Float[Tensor, "*V N M"], limit: float = 5.0, points: in
     """The statistic of Epps and Pulley against the standard normal distribution, of each column.
 
     The integral over [-limit, limit] is taken by the trapezoid rule at `points` (an odd number of) points, the
-    samples are those of all processes.
+    samples are those of all processes. At the default spacing of 0.625 the rule is exact to about 1e-3 for samples
+    within 5 of each other; those 10 (2 pi / spacing) apart it takes for equal.
     """
     t = torch.linspace(0.0, limit, points // 2 + 1, dtype=samples.dtype, device=samples.device)
     normal = torch.exp(-t.square() / 2)
