@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chexmsn.models.batch_norm import BatchNorm1d
 from chexmsn.models.initialisation import initialise
 
 
@@ -17,10 +18,10 @@ class ProjectionHead(nn.Sequential):
     def __init__(self, width: int, hidden: int = 2048, out: int = 256) -> None:
         super().__init__(
             nn.Linear(width, hidden),
-            nn.BatchNorm1d(hidden),
+            BatchNorm1d(hidden),
             nn.GELU(),
             nn.Linear(hidden, hidden),
-            nn.BatchNorm1d(hidden),
+            BatchNorm1d(hidden),
             nn.GELU(),
             nn.Linear(hidden, out),
         )
@@ -37,13 +38,13 @@ class SimSiamProjector(nn.Sequential):
     def __init__(self, width: int, out: int = 2048) -> None:
         super().__init__(
             nn.Linear(width, width, bias=False),
-            nn.BatchNorm1d(width),
+            BatchNorm1d(width),
             nn.ReLU(),
             nn.Linear(width, width, bias=False),
-            nn.BatchNorm1d(width),
+            BatchNorm1d(width),
             nn.ReLU(),
             nn.Linear(width, out),
-            nn.BatchNorm1d(out, affine=False),
+            BatchNorm1d(out, affine=False),
         )
         self[6].bias.requires_grad_(False)
 
@@ -54,7 +55,7 @@ class SimSiamPredictor(nn.Sequential):
     def __init__(self, dim: int = 2048, hidden: int = 512) -> None:
         super().__init__(
             nn.Linear(dim, hidden, bias=False),
-            nn.BatchNorm1d(hidden),
+            BatchNorm1d(hidden),
             nn.ReLU(),
             nn.Linear(hidden, dim),
         )
