@@ -65,6 +65,22 @@ def live(config, moments: tuple[Moment, ...] = (), number: int = signal.SIGKILL,
         (pretrain if isinstance(config, PretrainConfig) else train)(config)
 
 
+def one_of_several_is_told_to_stop(config) -> int:
+    """Train beside other processes, of which the last gets SIGTERM in its second step; how this one ends."""
+    from chexmsn.training.run import pretrain
+
+    def blow():
+        if os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with Moment("chexmsn.methods.msn.Method.after_step", 2).strike(blow):
+        try:
+            pretrain(config)
+        except SystemExit as error:
+            return error.code
+    return 0
+
+
 @dataclass
 class Nursery:
     """The process that the others are forked from, and the line to it."""

@@ -233,6 +233,16 @@ def test_processes_share_every_batch(one, two):
     assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == [sorted(batch) for batch in whole]
 
 
+def test_an_epoch_goes_on_with_the_batches_that_are_left_and_stays_as_long(one, two):
+    both = Collection([one, two], ["train"])
+    whole = loader(both, np.arange(6), None, batch_size=2, **NOTHING_SPECIAL)
+    for first in range(4):
+        rest = loader(both, np.arange(6), None, batch_size=2, first=first, **NOTHING_SPECIAL)
+        assert len(rest) == len(whole) == 3
+        for _ in range(2):  # Lightning begins twice
+            assert [b.rows.tolist() for b in rest] == [b.rows.tolist() for b in whole][first:]
+
+
 @pytest.mark.parametrize(
     ("rows", "batch", "how", "message"),
     [

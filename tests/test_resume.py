@@ -1,23 +1,23 @@
 """A run that is killed or stopped, whenever, ends as the run that never was."""
 
 import errno
-import logging
 import os
 import random
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
 
-import lives
 import pytest
-import runs
 import torch
-from lives import Moment
 
+import lives
+import runs
 from chexmsn.core.errors import UserError
 from chexmsn.training.checkpoints import Checkpoints, StraightToFile, description
-from chexmsn.training.run import pretrain, train
+from chexmsn.training.run import pretrain
 from chexmsn.training.run_folder import RunFolder
+from lives import Moment
 
 OFTEN = {"checkpoint_minutes": 0.0}
 
@@ -85,9 +85,10 @@ def alike(a, b) -> bool:
 
 # --- killed
 
+STEP = "chexmsn.methods.msn.Method.after_step"  # in the middle: the weights have moved, the target has not
 IN_A_STEP = (
     Moment("chexmsn.methods.msn.Method.step", 3),
-    Moment("chexmsn.methods.msn.Method.after_step", 2),
+    Moment(STEP, 2),
     Moment("torch.optim.AdamW.step", 4, "after"),
 )
 IN_A_CHECKPOINT = (
@@ -121,6 +122,13 @@ def test_pretraining_killed_at_dangerous_moments(moments, whole, nursery, small_
     config = pretraining(small_pack, tmp_path / "run")
     for moment in moments:
         assert nursery.ending(config, (moment,)) == -signal.SIGKILL, moment
+    assert nursery.ending(config) == 0
+    check_same(config.out, whole("pretraining"))
+
+
+def test_a_run_killed_long_after_its_checkpoint(whole, nursery, small_pack, tmp_path):
+    config = replace(pretraining(small_pack, tmp_path / "run"), checkpoint_minutes=10.0)
+    assert nursery.ending(config, (Moment(STEP, 7),)) == -signal.SIGKILL
     assert nursery.ending(config) == 0
     check_same(config.out, whole("pretraining"))
 
@@ -171,13 +179,179 @@ def test_a_hundred_kills_at_random_moments(kind, whole, nursery, small_pack, tmp
 # --- stopped
 
 
+def in_step(number: int, signum: int):
+    """A patch under which this process gets a signal in a step of MSN."""
+    return Moment(STEP, number).strike(lambda: os.kill(os.getpid(), signum))
+
+
+def steps_kept(config) -> int:
+    return torch.load(RunFolder(config.out).checkpoint, weights_only=True)["global_step"]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)])
 def test_a_signal_ends_a_run_after_its_step_and_says_so(number, code, small_pack, tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     config = runs.pretraining(small_pack, tmp_path / "run")
-    with Moment("chexmsn.methods.msn.Method.step", 2).strike(lambda: os.kill(os.getpid(), number)):
-        with pytest.raises(SystemExit, match=str(code)):
-            pretrain(config)
-    assert f"stopped by {signal.Signals(number).name}: step 2 is kept" in caplog.text
-    assert torch.load(RunFolder(config.out).checkpoint, weights_only=True)["global_step"] == 2
+    with in_step(2, number), pytest.raises(SystemExit, match=str(code)):
+        pretrain(config)
+    assert f"stopped by {signal.Signals(number).name}: step 2 is kept, and the same command continues" in caplog.text
+    assert steps_kept(config) == 2 and not RunFolder(config.out).finished
     assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_a_stopped_run_ends_as_the_one_that_was_not(whole, small_pack, tmp_path):
+    config = pretraining(small_pack, tmp_path / "run")
+    config = replace(config, checkpoint_minutes=10.0)
+    handler = signal.getsignal(signal.SIGINT)
+    for step in (2, 4, 3):  # the second is the last of its epoch: with what validation says of it
+        with in_step(step, signal.SIGINT), pytest.raises(KeyboardInterrupt):
+            pretrain(config)
+    assert steps_kept(config) == 2 + 4 + 3
+    assert signal.getsignal(signal.SIGINT) is handler
+    pretrain(config)
+    check_same(config.out, whole("pretraining"))
+
+
+def test_a_second_ctrl_c_does_not_wait(small_pack, tmp_path):
+    config = runs.pretraining(small_pack, tmp_path / "run")
+    with in_step(2, signal.SIGINT), in_step(2, signal.SIGINT), pytest.raises(KeyboardInterrupt):
+        pretrain(config)
+    assert not RunFolder(config.out).checkpoint.exists()
+
+
+def test_a_signal_in_the_last_step_does_not_stop_what_is_done(small_pack, tmp_path):
+    config = runs.pretraining(small_pack, tmp_path / "run", epochs=1)
+    steps = 4
+    with in_step(steps, signal.SIGTERM):
+        pretrain(config)
+    assert RunFolder(config.out).finished and steps_kept(config) == steps
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("echo $@ >> {log}", "job 77 asks Slurm for another turn"),
+        ("echo busy >&2; exit 1", r"requeued \(busy\): submit"),
+    ],
+)
+def test_preemption_asks_slurm_for_another_turn(answer, told, small_pack, tmp_path, monkeypatch, caplog):
+    notes = tmp_path / "notes"
+    (tmp_path / "scontrol").write_text("#!/bin/sh\n" + answer.format(log=notes))
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    config = runs.pretraining(small_pack, tmp_path / "run")
+    with in_step(1, signal.SIGUSR1), pytest.raises(SystemExit, match="138"):
+        pretrain(config)
+    assert re.search(told, caplog.text)
+    assert not notes.exists() or notes.read_text() == "requeue 77\n"
+    assert steps_kept(config) == 1
+
+
+def test_a_signal_to_all_processes_leaves_the_workers_at_work(nursery, small_pack, tmp_path):
+    config = runs.pretraining(small_pack, tmp_path / "run", workers=1)
+    in_step_2 = (Moment(STEP, 2),)
+    assert nursery.ending(config, in_step_2, signal.SIGTERM, True) == 128 + signal.SIGTERM
+    assert steps_kept(config) == 2
+
+
+def test_one_of_two_processes_that_is_told_to_stop_takes_the_other_along(small_pack, tmp_path, two_processes):
+    config = runs.pretraining(small_pack, tmp_path / "run", devices=2)
+    assert two_processes.as_torchrun(lives.one_of_several_is_told_to_stop, config) == [143, 143]
+    assert steps_kept(config) == 2
+
+
+# --- harmed
+
+
+def truncated(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:5000])
+
+
+def one_bit_flipped(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [truncated, one_bit_flipped, Path.unlink])
+def test_a_harmed_checkpoint_gives_way_to_the_one_before_it(harm, whole, small_pack, tmp_path, caplog):
+    config = pretraining(small_pack, tmp_path / "run")
+    with in_step(7, signal.SIGTERM), pytest.raises(SystemExit):
+        pretrain(config)
+    last = RunFolder(config.out).checkpoint
+    harm(last)
+    caplog.clear()
+    with in_step(1, signal.SIGTERM), pytest.raises(SystemExit):
+        pretrain(config)
+    assert steps_kept(config) == 7
+    assert description(last.with_name("previous.ckpt")), "the good one stays, not the harmed one"
+    assert (harm is Path.unlink) or re.search(
+        r"last\.ckpt is .*damaged.*: going on from the checkpoint before it", caplog.text
+    )
+    pretrain(config)
+    check_same(config.out, whole("pretraining"))
+
+
+def test_a_run_of_which_every_checkpoint_is_harmed_says_how_to_go_on(small_pack, tmp_path):
+    config = pretraining(small_pack, tmp_path / "run")
+    with in_step(2, signal.SIGTERM), pytest.raises(SystemExit):
+        pretrain(config)
+    for file in RunFolder(config.out).checkpoint.parent.iterdir():
+        truncated(file)
+    with pytest.raises(
+        UserError, match=r"cannot go on: .*last\.ckpt is not a checkpoint, or a damaged one .*; delete .*run"
+    ):
+        pretrain(config)
+
+
+def test_a_full_disk_is_told_and_the_earlier_checkpoint_stays(whole, small_pack, tmp_path, monkeypatch):
+    config = pretraining(small_pack, tmp_path / "run")
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fill_up():
+        monkeypatch.setattr(os, "fsync", full)
+
+    told = r"cannot write a checkpoint .*No space left on device; the earlier one is whole"
+    with Moment(STEP, 3).strike(fill_up), pytest.raises(UserError, match=told):
+        pretrain(config)
+    monkeypatch.undo()
+    assert steps_kept(config) == 2
+    assert sorted(file.name for file in RunFolder(config.out).checkpoint.parent.iterdir()) == [
+        "last.ckpt",
+        "previous.ckpt",
+    ]
+    pretrain(config)
+    check_same(config.out, whole("pretraining"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize("size", [10, 10**6])
+def test_a_full_disk_is_an_error_of_the_disk(size):
+    with pytest.raises(OSError, match="No space left"):
+        StraightToFile().save_checkpoint({"weights": torch.zeros(size)}, Path("/dev/full"))
+
+
+def test_checkpoints_may_be_folders(tmp_path):
+    """As several processes write them, each its own part."""
+    checkpoints = Checkpoints(tmp_path / "last.ckpt")
+    assert checkpoints.find() is None
+    for step in range(3):
+        checkpoints.partial.mkdir()
+        torch.save({"hyper_parameters": {"step": step}}, checkpoints.partial / "meta.pt")
+        (checkpoints.partial / "0.distcp").write_bytes(bytes(10))
+        checkpoints.accept()
+        assert Checkpoints(checkpoints.last).find() == {"step": step}
+    assert description(checkpoints.previous) == {"step": 1}
+    truncated(checkpoints.last / "meta.pt")
+    (checkpoints.last / "meta.pt").write_bytes(b"")
+    again = Checkpoints(checkpoints.last)
+    assert again.find() == {"step": 1} and again.good == checkpoints.previous
+
+
+@pytest.mark.parametrize("minutes", [-1.0, float("nan"), float("inf")])
+def test_an_interval_that_cannot_be_is_refused(minutes, small_pack, tmp_path):
+    with pytest.raises(UserError, match="checkpoint_minutes must "):
+        runs.pretraining(small_pack, tmp_path / "run", checkpoint_minutes=minutes)

@@ -1,13 +1,7 @@
-"""The loop, the run folder, and resuming exactly."""
+"""The loop and the run folder; resuming exactly is in test_resume.py."""
 
 import json
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,93 +63,6 @@ def test_pretraining_leaves_an_encoder_and_its_record(method, small_pack, tmp_pa
     assert encoder(torch.rand(2, 1, 48, 48)).pooled.shape == (2, encoder.width)
 
 
-def test_a_stopped_run_ends_with_the_same_weights_bit_for_bit(small_pack, tmp_path, monkeypatch):
-    encoder = replace(ENCODER, drop_path=0.3)  # it draws from torch's own generator
-    whole = pretrain(replace(pretraining(small_pack, tmp_path / "whole", epochs=3), encoder=encoder))
-
-    # stop in the middle of the second epoch
-    from chexmsn.methods.msn import Method
-
-    step, calls = Method.step, []
-
-    def stops(self, *arguments):
-        calls.append(self.training)
-        if sum(calls) == 6:
-            raise KeyboardInterrupt
-        return step(self, *arguments)
-
-    monkeypatch.setattr(Method, "step", stops)
-    stopped = replace(pretraining(small_pack, tmp_path / "stopped", epochs=3), encoder=encoder)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(stopped)
-    assert RunFolder(stopped.out).record["status"] != "finished"
-    monkeypatch.setattr(Method, "step", step)
-    resumed = pretrain(stopped)
-    assert same(weights(whole), weights(resumed))
-    pd.testing.assert_frame_equal(
-        pd.read_csv(whole / "history.csv").filter(regex="loss|epoch"),
-        pd.read_csv(resumed / "history.csv").filter(regex="loss|epoch"),
-    )
-
-
-def command_line(pack: Path, out: Path, epochs: int) -> list[str]:
-    """The command that does what `pretraining` describes."""
-    words = (
-        f"pretrain --data {pack} --method msn --encoder.name vit_micro --encoder.size 48 --epochs {epochs} "
-        "--batch_size 16 --device cpu --options.prototypes 8 --options.head_hidden 16 --options.head_out 8 "
-        f"--options.focal_views 1 --options.focal_size 32 --out {out}"
-    )
-    return [sys.executable, "-m", "chexmsn", *words.split()]
-
-
-def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(small_pack, tmp_path):
-    killed = tmp_path / "killed"
-    command = command_line(small_pack, killed, epochs=3)
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while (
-        not (killed / "checkpoints" / "last.ckpt").is_file() and process.poll() is None and time.monotonic() < deadline
-    ):
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert (killed / "checkpoints" / "last.ckpt").is_file()
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    whole = pretrain(pretraining(small_pack, tmp_path / "whole", epochs=3))
-    assert same(weights(whole), weights(killed))
-
-
-@pytest.mark.campaign
-def test_a_run_killed_again_and_again_ends_with_the_same_weights(small_pack, tmp_path):
-    epochs, kills = 60, 12
-    command = command_line(small_pack, tmp_path / "killed", epochs)
-    draw = random.Random(0)
-    for _ in range(kills):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        time.sleep(draw.uniform(4, 12))  # while torch loads, a step runs, a checkpoint is written, validation runs
-        process.kill()
-        process.wait()
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    whole = pretrain(pretraining(small_pack, tmp_path / "whole", epochs=epochs))
-    assert same(weights(whole), weights(tmp_path / "killed"))
-
-
-def test_a_terminated_run_is_no_success(small_pack, tmp_path, monkeypatch):
-    from chexmsn.methods.mae import Method
-
-    step = Method.step
-
-    def terminated(self, *arguments):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *arguments)
-
-    monkeypatch.setattr(Method, "step", terminated)
-    config = pretraining(small_pack, tmp_path / "run", "mae")
-    with pytest.raises(SystemExit, match="143"):
-        pretrain(config)
-    assert not RunFolder(config.out).finished
-
-
 def test_a_run_that_diverges_says_so_and_keeps_nothing_of_it(small_pack, tmp_path):
     config = pretraining(small_pack, tmp_path / "run", "simsiam")
     with pytest.raises(UserError, match="diverged in epoch 1"):
@@ -189,7 +96,9 @@ def test_a_run_does_not_go_on_from_a_damaged_or_foreign_checkpoint(small_pack, s
     with pytest.raises(UserError, match=r"last.ckpt is not of this run \(.*method: .*delete .*run to start anew"):
         pretrain(config)
     last.write_bytes(last.read_bytes()[:5000])
-    with pytest.raises(UserError, match=r"cannot go on: .*last.ckpt is not a checkpoint, or .*delete .*run to start anew"):
+    with pytest.raises(
+        UserError, match=r"cannot go on: .*last.ckpt is not a checkpoint, or .*delete .*run to start anew"
+    ):
         pretrain(config)
 
 
