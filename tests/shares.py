@@ -1,7 +1,10 @@
 """What a process computes on its share of a global batch; with one process, on all of it."""
 
+import warnings
+
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 from chexmsn.core.draws import Draws, keys_of
@@ -11,6 +14,7 @@ from chexmsn.methods._base import AbstractMethod, Setting
 from chexmsn.models.batch_norm import BatchNorm1d, BatchNorm2d
 from chexmsn.models.encoder import EncoderConfig, build_encoder
 from chexmsn.training.optimiser import apply_schedule, build_optimiser, clip_gradients
+from chexmsn.training.sharding import full, shard
 from chexmsn.views import make_views
 from test_methods import FINDINGS, config_of
 
@@ -53,14 +57,28 @@ def share_of(method: AbstractMethod, step: int, rank: int, processes: int) -> tu
 def train(
     rank: int, processes: int, name: str, encoder: str = "vit_micro", options: dict | None = None, steps: int = 3
 ) -> dict:
-    """Some steps of a method: every loss, the gradients of the first step, all weights and buffers in the end."""
+    """Some steps of a method, of which every process has the whole: see `take_steps`."""
     method = build(name, encoder, options or {})
     module = Loss(method)
     if processes > 1:
         module = DistributedDataParallel(module, broadcast_buffers=False)
+    return take_steps(method, module, rank, processes, steps)
+
+
+def train_divided(rank: int, processes: int, name: str, options: dict | None = None) -> dict:
+    """Some steps of a method, of which every process has a part: see `take_steps`."""
+    method = build(name, "vit_micro", options or {})
+    shard(method, init_device_mesh("cpu", (processes,)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*returned a view tensor.*")  # as in training/engine.py
+        return take_steps(method, Loss(method), rank, processes, steps=3)
+
+
+def take_steps(method: AbstractMethod, module: Loss, rank: int, processes: int, steps: int) -> dict:
+    """Every loss, the gradients of the first step with their norm, all weights and buffers in the end."""
     description = method.optimiser()
     optimiser = build_optimiser(description)
-    losses, gradients = [], {}
+    losses, gradients, norms = [], {}, []
     for step in range(steps):
         schedule = {name: s.at(step + 1, 10, 5) for name, s in method.schedules().items()}
         apply_schedule(optimiser, schedule)
@@ -69,12 +87,13 @@ def train(
         loss.backward()
         losses.append(loss.detach())
         if step == 0:
-            gradients = {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
-        clip_gradients(description)
+            gradients = {name: full(p.grad).clone() for name, p in method.named_parameters() if p.grad is not None}
+        norms.append(clip_gradients(description))
         method.before_step(schedule)
         optimiser.step()
         method.after_step(schedule)
-    return {"losses": torch.stack(losses), "gradients": gradients, "state": method.state_dict()}
+    state = {name: full(tensor) for name, tensor in method.state_dict().items()}
+    return {"losses": torch.stack(losses), "norms": torch.stack(norms), "gradients": gradients, "state": state}
 
 
 def msn_loss(rank: int, processes: int) -> tuple:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -10,6 +11,8 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 import runs
 from chexmsn.core.errors import UserError
+from chexmsn.models.artefact import load_encoder
+from chexmsn.models.encoder import EncoderConfig
 from chexmsn.training.processes import check_layout, launcher
 from chexmsn.training.run import pretrain, train
 from chexmsn.training.run_folder import RunFolder
@@ -165,3 +168,39 @@ def test_of_several_that_fail_one_tells(small_pack, tmp_path, two_processes):
     config = runs.pretraining(small_pack, tmp_path / "run", devices=2)
     endings = two_processes.as_torchrun(runs.outcome, runs.fails_everywhere, config)
     assert sum("nobody can go on" in f"{code} {told}" for _, code, told in endings) == 1
+
+
+# --- a network divided over devices
+
+
+@pytest.fixture(scope="module")
+def divided(small_pack, tmp_path_factory, two_processes):
+    """A pretraining run of two processes that hold half of the network each, stopped once on its way."""
+    config = runs.pretraining(small_pack, tmp_path_factory.mktemp("divided") / "run", devices=2, strategy="fsdp")
+    two_processes.as_torchrun(runs.stopped_pretraining, config, 6)
+    assert not RunFolder(config.out).finished
+    two_processes.as_torchrun(pretrain, config)
+    return config.out
+
+
+def test_a_divided_run_is_the_run_of_one_process(alone, divided):
+    check_same_run(alone, divided)
+
+
+def test_encoder_and_checkpoint_of_a_divided_run_are_whole(divided):
+    encoder, checkpoint = load_encoder(divided), load_encoder(divided / "checkpoints" / "last.ckpt")
+    assert encoder.config == runs.ENCODER
+    for name, weight in encoder.state_dict().items():
+        assert type(weight) is torch.Tensor and torch.equal(weight, checkpoint.state_dict()[name])
+
+
+def test_what_cannot_be_divided_is_refused(tmp_path):
+    with pytest.raises(UserError, match="over 2 devices or more"):
+        runs.pretraining(tmp_path, tmp_path / "run", strategy="fsdp")
+    with pytest.raises(UserError, match="take strategy ddp"):
+        config = runs.pretraining(tmp_path, tmp_path / "run", strategy="fsdp", devices=2)
+        replace(config, encoder=EncoderConfig(name="resnet18"))
+    with pytest.raises(UserError, match="not 16"):
+        runs.pretraining(tmp_path, tmp_path / "run", strategy="fsdp", devices=2, precision="16")
+    with pytest.raises(UserError, match="is for pretraining"):
+        runs.downstream(tmp_path, tmp_path / "run", strategy="fsdp", devices=2)

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 import shares
-from chexmsn.core.lookup import names
+from chexmsn.core.lookup import load, names
 from chexmsn.data.collection import Collection
 from chexmsn.data.loader import loader
 from chexmsn.models.batch_norm import BatchNorm1d, BatchNorm2d
 
 METHODS = names("chexmsn.methods")
+PRETRAINING = [name for name in METHODS if load("chexmsn.methods", name).Method.kind == "pretraining"]
 
 
 def near(two, one) -> None:
@@ -29,13 +30,25 @@ def check_same_steps(two: list[dict], one: dict) -> None:
     """Two processes have the mean loss of one, its gradients, and in the end its weights and buffers, both of them."""
     near(sum(process["losses"] for process in two) / 2, one["losses"])
     for process in two:
-        near(process["gradients"], one["gradients"])
-        near(process["state"], one["state"])
+        for what in ("gradients", "norms", "state"):
+            near(process[what], one[what])
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_two_processes_take_the_steps_of_one(name, two_processes):
     check_same_steps(two_processes.everywhere(shares.train, name), shares.train(0, 1, name))
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_processes_that_divide_the_network_take_the_steps_of_one(name, two_processes):
+    check_same_steps(two_processes.everywhere(shares.train_divided, name), shares.train(0, 1, name))
+
+
+def test_gradients_of_a_divided_network_are_clipped_by_their_norm(two_processes):
+    how = {"sinkhorn": 0, "clip": 0.1}
+    two, one = two_processes.everywhere(shares.train_divided, "msn", how), shares.train(0, 1, "msn", "vit_micro", how)
+    check_same_steps(two, one)
+    assert (one["norms"] > 0.1).all()
 
 
 def test_two_processes_train_a_cnn_as_one_does(two_processes):

@@ -16,6 +16,7 @@ from chexmsn.metrics.thresholds import choose_thresholds
 from chexmsn.models.artefact import save_classifier, save_encoder
 from chexmsn.training.loop import ClassifierLoop, Loop
 from chexmsn.training.meter import Meter
+from chexmsn.training.sharding import part, whole
 
 
 class StopEarly(EarlyStopping):
@@ -35,7 +36,7 @@ class StayFinite(Callback):
         self._check(trainer, loop)
 
     def _check(self, trainer: L.Trainer, loop: Loop) -> None:
-        if not all(weight.isfinite().all() for weight in loop.method.parameters()):
+        if not all(part(weight).isfinite().all() for weight in loop.method.parameters()):
             raise UserError(
                 f"training diverged in epoch {trainer.current_epoch + 1}, its weights are no longer numbers: "
                 "choose a smaller learning rate or another precision, and a new --out"
@@ -50,9 +51,9 @@ class KeepEncoder(Callback):
         self.provenance = provenance
 
     def on_train_epoch_end(self, trainer: L.Trainer, loop: Loop) -> None:
+        encoder = whole(loop.method.downstream())
         if trainer.is_global_zero:
-            done = {"epochs_done": trainer.current_epoch + 1}
-            save_encoder(self.folder, loop.method.downstream(), self.provenance | done)
+            save_encoder(self.folder, encoder, self.provenance | {"epochs_done": trainer.current_epoch + 1})
 
 
 class History(Callback):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
 from chexmsn.data.labels import Policy
-from chexmsn.models.encoder import EncoderConfig
+from chexmsn.models.encoder import VIT_SIZES, EncoderConfig
 
 # Where and how fast a run computes is not part of what it computes: a run may resume with other values.
 # The number of devices is such a thing: the steps are those of one, up to the order of summation and, with stochastic
@@ -78,6 +78,8 @@ class RunConfig:
         workers: processes that read images; 0 reads in the main process, enough for a pack in memory.
         pin_memory: copy through pinned memory, faster on a GPU; without effect on a CPU.
         seed: every random decision follows from it.
+        strategy: ddp, every device has the whole network; or fsdp, each holds a part of it, for pretraining encoders
+            that are too large for one.
         checkpoint_minutes: how much work a kill may cost; a checkpoint is also written at the end of every epoch, and
             0 writes one after every step.
         health: how the run watches over itself; not at all when null.
@@ -97,6 +99,7 @@ class RunConfig:
     device: str = "auto"
     devices: int = 1
     nodes: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
     workers: int = 0
     pin_memory: bool = False
     seed: int = 0
@@ -130,6 +133,20 @@ class PretrainConfig(RunConfig):
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     probe: ProbeConfig | None = field(default_factory=ProbeConfig)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.strategy == "fsdp":
+            _check_divisible(self)
+
+
+def _check_divisible(config: PretrainConfig) -> None:
+    if config.encoder.name not in VIT_SIZES:
+        raise UserError(f"strategy fsdp divides transformers, not {config.encoder.name}: take strategy ddp")
+    if config.devices * config.nodes == 1:
+        raise UserError("strategy fsdp divides the encoder over 2 devices or more, not 1: take strategy ddp")
+    if config.precision == "16":
+        raise UserError("strategy fsdp computes in precision 32 or bf16, not 16: take one of them, or strategy ddp")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
@@ -152,4 +169,6 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.strategy == "fsdp":
+            raise UserError("strategy fsdp is for pretraining, and a classifier is trained with ddp: leave it out")
         check_limits(self, "the training patients", share="(0, 1]")

@@ -15,6 +15,7 @@ from jaxtyping import Float32, Int64
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
@@ -47,6 +48,7 @@ class RunsOn:
     precision: str
     devices: int
     nodes: int = 1
+    strategy: str = "ddp"
 
     @property
     def processes(self) -> int:
@@ -61,7 +63,7 @@ class RunsOn:
             raise UserError(
                 f"{config.devices} GPUs were asked for and torch sees {torch.cuda.device_count()}: take fewer"
             )
-        return cls(device, choose_precision(config.precision, device), config.devices, config.nodes)
+        return cls(device, choose_precision(config.precision, device), config.devices, config.nodes, config.strategy)
 
 
 class Part(NamedTuple):
@@ -149,7 +151,7 @@ def _trainer(
         accelerator={"cuda": "gpu"}.get(on.device.type, on.device.type),
         devices=on.devices,
         num_nodes=on.nodes,
-        strategy="ddp" if on.processes > 1 else "auto",
+        strategy=_strategy(on),
         # a batch has the same statistics on however many devices; on GPUs torch has faster kernels for it than we
         sync_batchnorm=on.processes > 1 and on.device.type == "cuda",
         precision=on.precision,
@@ -169,6 +171,17 @@ def _trainer(
     )
 
 
+def _strategy(on: RunsOn) -> str | ModelParallelStrategy:
+    if on.processes == 1:
+        return "auto"
+    if on.strategy == "ddp":
+        return "ddp"
+    # a checkpoint is one file, whole, so that whatever reads one reads it
+    return ModelParallelStrategy(
+        data_parallel_size=on.processes, tensor_parallel_size=1, save_distributed_checkpoint=False
+    )
+
+
 @contextmanager
 def lightning_told_once() -> Iterator[None]:
     """Keep Lightning's notices about its own defaults out of the user's sight."""
@@ -182,6 +195,8 @@ def lightning_told_once() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
         # a probe keeps its encoder in evaluation mode on purpose
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+        # a divided encoder returns views of its tokens, which nobody changes in place
+        warnings.filterwarnings("ignore", message=".*FSDP2-wrapped module .* returned a view tensor.*")
         # short epochs are logged once, at their end
         warnings.filterwarnings("ignore", message=".*The number of training batches .* is smaller than the logging.*")
         # the meter's numbers are means over all processes already

@@ -15,6 +15,7 @@ from chexmsn.core.shapes import Labels
 from chexmsn.methods._base import AbstractMethod, Step
 from chexmsn.metrics.ranking import auroc
 from chexmsn.training.optimiser import apply_schedule, build_optimiser, clip_gradients
+from chexmsn.training.sharding import shard
 from chexmsn.views.plan import evaluation_view, make_views
 
 
@@ -58,6 +59,11 @@ class Loop(L.LightningModule):
     def _step(self, batch: Batch, draws: Draws) -> Step:
         views = make_views(to_images(batch.pixels), self.method.views(), draws.stream("views"))
         return self.method.step(views, batch.labels, draws.stream("method"), self.schedule())
+
+    def configure_model(self) -> None:
+        """Divide the parameters over the processes, where the strategy made a mesh of them for that."""
+        if self.device_mesh is not None:
+            shard(self.method, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return build_optimiser(self.method.optimiser())

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from chexmsn.methods._base import Optimiser
 from chexmsn.training.momentum import Lars, NesterovSGD
+from chexmsn.training.sharding import full
 
 _WITH_MOMENTUM = {"sgd": torch.optim.SGD, "nesterov-sgd": NesterovSGD, "lars": Lars}
 
@@ -44,7 +45,7 @@ def clip_gradients(description: Optimiser) -> Tensor:
     if description.clip_each is not None:
         for parameter in clipped:
             nn.utils.clip_grad_norm_(parameter, description.clip_each)
-    return norm
+    return full(norm)
 
 
 def clipped_parameters(description: Optimiser) -> list[nn.Parameter]:
