@@ -256,7 +256,7 @@ def test_the_command(home, tmp_path):
     )
     run_command("probe", [*words, "--method", "knn", "--options.k", "[3]", "--resamples", "20"])
     record = record_of(tmp_path / "run")
-    assert record["chosen"]["k"] == 3 and len(record["tried_on_validation"]) == 3
+    assert record["chosen"]["k"] == 3 and len(record["tried_on_validation"]) == 4
 
 
 # --- bad input

@@ -23,7 +23,7 @@ class Config:
     """
 
     k: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
-    temperature: tuple[float, ...] = (0.03, 0.07, 0.2)
+    temperature: tuple[float, ...] = (0.01, 0.03, 0.07, 0.2)
 
     def __post_init__(self) -> None:
         check_limits(self, k="[1, inf)", temperature="(0, inf)")

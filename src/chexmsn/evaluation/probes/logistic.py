@@ -38,7 +38,7 @@ class Config:
             per-sample (every image's features to mean 0 and length 1, and no intercept: MSN's).
     """
 
-    C: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    C: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
     scaling: Literal["standardised", "per-sample"] = "standardised"
 
     def __post_init__(self) -> None:

@@ -3,8 +3,8 @@
 Example:
     chexmsn train --data packs/mimic --encoder_from runs/msn --method fine-tune --share 0.1 --out runs/msn-fine-tuned
 
-Methods: fine-tune, linear-probe, supervised (from scratch; --encoder.name says what). Their options are
---options.<name>; `chexmsn train --method linear-probe --help` shows those of linear-probe.
+Methods: fine-tune, linear-probe, attentive-probe, supervised (from scratch; --encoder.name says what). Their options
+are --options.<name>; `chexmsn train --method linear-probe --help` shows those of linear-probe.
 """
 
 from collections.abc import Mapping
