@@ -5,8 +5,10 @@ import os
 import random
 import re
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -36,6 +38,13 @@ def classifier(pack: Path, out: Path, epochs: int = 6):
 MADE_BY = {"pretraining": pretraining, "classifier": classifier}
 
 
+class Whole(NamedTuple):
+    """A run that was never killed, and how long its process lived."""
+
+    out: Path
+    seconds: float
+
+
 @pytest.fixture(scope="module")
 def nursery():
     there = lives.start()
@@ -48,18 +57,20 @@ def whole(nursery, small_pack, tmp_path_factory):
     """Runs that were never killed, by kind and number of epochs."""
     done = {}
 
-    def run(kind: str, epochs: int = 6) -> Path:
+    def run(kind: str, epochs: int = 6) -> Whole:
         if (kind, epochs) not in done:
             config = MADE_BY[kind](small_pack, tmp_path_factory.mktemp(kind) / "whole", epochs)
+            start = time.monotonic()
             assert nursery.ending(config) == 0
-            done[kind, epochs] = config.out
+            done[kind, epochs] = Whole(config.out, time.monotonic() - start)
         return done[kind, epochs]
 
     return run
 
 
-def check_same(run: Path, whole: Path) -> None:
+def check_same(run: Path, never_killed: Whole) -> None:
     """Weights, optimiser, what the callbacks know, curves, artefacts: all as in the run that was never killed."""
+    whole = never_killed.out
     ours, theirs = (torch.load(r / "checkpoints" / "last.ckpt", weights_only=True) for r in (run, whole))
     for part in ("epoch", "global_step", "state_dict", "optimizer_states"):
         assert alike(ours[part], theirs[part]), part
@@ -148,7 +159,7 @@ def test_a_classifier_killed_at_dangerous_moments(whole, nursery, small_pack, tm
 
 
 def kill_at_random(nursery, config, kills: int, seed: int, longest: float) -> int:
-    """Kill a run so many times, or until it ends; returns how many it were."""
+    """Kill a run so many times, or until it ends by itself; returns how many times it was."""
     draw = random.Random(seed)
     for done in range(kills):
         if not nursery.killed_after(draw.uniform(0.0, longest), config):
@@ -160,7 +171,7 @@ def kill_at_random(nursery, config, kills: int, seed: int, longest: float) -> in
 @pytest.mark.parametrize("kind", sorted(MADE_BY))
 def test_a_run_killed_at_random_moments(kind, whole, nursery, small_pack, tmp_path):
     config = MADE_BY[kind](small_pack, tmp_path / "run")
-    assert kill_at_random(nursery, config, kills=3, seed=0, longest=1.5) > 0
+    assert kill_at_random(nursery, config, kills=3, seed=0, longest=whole(kind).seconds) > 0
     check_same(config.out, whole(kind))
 
 
@@ -171,7 +182,8 @@ def test_a_hundred_kills_at_random_moments(kind, whole, nursery, small_pack, tmp
     killed, attempt = 0, 0
     while killed < 100:
         config = MADE_BY[kind](small_pack, tmp_path / f"run{attempt}", epochs=30)
-        killed += kill_at_random(nursery, config, kills=100 - killed, seed=attempt, longest=4.0)
+        longest = whole(kind, epochs=30).seconds / 4
+        killed += kill_at_random(nursery, config, kills=100 - killed, seed=attempt, longest=longest)
         check_same(config.out, whole(kind, epochs=30))
         attempt += 1
 

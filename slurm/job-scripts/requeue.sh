@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Sourced by the job scripts: run a command so that the job survives its time limit and preemption.
 #
-# The trainers resume from their last checkpoint when the same command is given again, so all a job has
-# to do is to stop in good time and ask for another turn.
+# The trainers save when they are told to stop and resume at that step when the same command is given again,
+# so all a job has to do is to stop in good time and ask for another turn.
 
 run_and_requeue() {
     # One Slurm task per GPU; on a machine without Slurm the command runs as it is.

@@ -19,7 +19,8 @@
 #
 # For several GPUs give a pack (chexmsn prepare): a raw folder would be packed by every task at once.
 # Partition, account and modules differ from site to site: give them to sbatch, and name the interpreter in PYTHON.
-# --signal: B: tells the shell alone, so that Lightning does not ask for a second requeue; 300 s are enough to stop.
+# --signal: B: tells the shell alone, which stops the trainer whatever it does, training or packing, and asks for
+#   another turn once; 300 s are enough to stop. (A trainer that gets USR1 itself saves and asks for the turn, too.)
 # --output: %j is unique for every element of an array; --open-mode: a requeued job goes on in the same log.
 set -euo pipefail
 

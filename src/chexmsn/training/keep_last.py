@@ -27,6 +27,9 @@ class KeepLast(Checkpoint):
     none). The last step of an epoch is kept together with what validation says of it, so a signal that comes then waits
     for validation. All processes save and stop at the same step, whichever of them has got the signal.
 
+    Training waits while a checkpoint is written. For MSN with ViT-S (435 MB: encoder, target, AdamW) that was 2 to 3
+    seconds on two busy CPU cores: an interval of ten minutes costs less than half a per cent (LOG.md).
+
     Raises:
         SystemExit: stopped by a signal, with its number plus 128; Slurm is asked for another turn if it was preemption.
         KeyboardInterrupt: stopped by Ctrl-C.
