@@ -1,8 +1,11 @@
 """Every recipe is built; a recipe's mistakes are found before its first stage runs."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.lookup import load
@@ -10,6 +13,7 @@ from chexmsn.methods._base import Setting
 from chexmsn.models.encoder import build_encoder
 from chexmsn.recipes.arguments import parse
 from chexmsn.recipes.recipe import read_recipe, run_recipe
+from chexmsn.training.run_folder import plain
 
 ROOT = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(ROOT.glob("*.yaml"))
@@ -40,6 +44,24 @@ def test_every_recipe_opens_with_command_cost_and_expectation(path):
     for word in ("# command ", "# cost ", "# expected "):
         assert word in head
     assert "MEASURED" not in head
+
+
+def test_published_and_corrected_differ_in_what_is_said_and_in_nothing_else(tmp_path):
+    def parts(value: dict, depth: int, prefix: str = "") -> dict[str, Any]:
+        deeper = {k: v for k, v in value.items() if isinstance(v, dict) and depth}
+        flat = {f"{prefix}{k}": v for k, v in value.items() if k not in deeper}
+        return flat | {k: v for name, v in deeper.items() for k, v in parts(v, depth - 1, f"{prefix}{name}.").items()}
+
+    def options(name: str) -> dict[str, Any]:
+        stages = read_recipe(ROOT / f"mimic-cxr-{name}.yaml", tmp_path, {"data": "data"})
+        return parts({stage.name: plain(vars(parse(stage.command, stage.values))) for stage in stages}, depth=2)
+
+    published, corrected = options("published"), options("corrected")
+    assert published.keys() == corrected.keys()
+    changed = {name: (published[name], corrected[name]) for name in published if published[name] != corrected[name]}
+    assert changed.pop("report.title")
+    said = re.findall(r"^#   (\S+) +(.+?) -> (\[.*?\]|\{.*?\}|\S+)", (ROOT / "mimic-cxr-corrected.yaml").read_text(), re.M)
+    assert {name: tuple(map(yaml.safe_load, values)) for name, *values in said} == changed
 
 
 def test_a_recipe_runs_its_stages_and_passes_over_finished_ones(tmp_path, caplog):
@@ -98,7 +120,7 @@ def test_a_value_that_is_no_yaml_is_refused(tmp_path):
 
 def test_an_unknown_stage_is_refused(tmp_path):
     with pytest.raises(UserError, match="has no stage 'fly': it has draw, pack"):
-        run_recipe(RECIPES[0], tmp_path / "out", {}, only="fly")
+        run_recipe(ROOT / "demo.yaml", tmp_path / "out", {}, only="fly")
 
 
 def test_a_stage_is_repeated_for_every_entry_of_a_variable(tmp_path):
