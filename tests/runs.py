@@ -27,7 +27,7 @@ def pretraining(pack: Path, out: Path, **changes) -> PretrainConfig:
 
 def downstream(pack: Path, out: Path, **changes) -> TrainConfig:
     options = load("chexmsn.methods", "supervised").Config(lr=1e-3)
-    settings = {"epochs": 2, "batch_size": 16, "device": "cpu", "patience": 5} | changes
+    settings = {"epochs": 4, "batch_size": 16, "device": "cpu", "patience": 1, "min_delta": 0.9} | changes
     return TrainConfig(data=(pack,), out=out, method="supervised", options=options, encoder=ENCODER, **settings)
 
 

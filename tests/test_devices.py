@@ -51,6 +51,7 @@ def test_a_classifier_on_two_devices_is_that_of_one(small_pack, tmp_path, two_pr
     two_processes.as_torchrun(train, config)
     check_same_run(train(runs.downstream(small_pack, tmp_path / "one")), config.out)
     assert (config.out / "classifier" / "training.csv").is_file()
+    assert RunFolder(config.out).record["epochs_done"] == 2, "early stopping ends all processes in the same epoch"
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])

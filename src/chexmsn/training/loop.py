@@ -81,7 +81,9 @@ class Loop(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         # Dropout and stochastic depth draw from torch's own generator: start it anew at each step, so that a resumed
-        # run draws what the uninterrupted one draws. (Lightning does not announce the first epoch after a resume.)
+        # run draws what the uninterrupted one draws. (Lightning does not announce the first epoch after a resume.) Each
+        # process draws its own numbers: unlike views, masks and corruptions, which are drawn by image, what is dropped
+        # from an image depends on how many processes there are.
         torch.manual_seed(key_of("torch", self.seed, self.global_step, self.global_rank))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -117,8 +119,9 @@ class ClassifierLoop(Loop):
     def on_validation_epoch_end(self) -> None:
         logits, labels = self.validated()
         per_finding = auroc(logits.cpu().double().numpy(), labels.cpu().double().numpy())
-        self.log("validation/macro_auroc", float(np.nanmean(per_finding)))
-        self.log("validation/loss", self.method.loss(logits, labels))
+        # every process has seen all images; the mean is one number for all, should GPUs differ in the last digit
+        self.log("validation/macro_auroc", float(np.nanmean(per_finding)), sync_dist=True)
+        self.log("validation/loss", self.method.loss(logits, labels), sync_dist=True)
 
     def validated(self) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"]]:
         """Logits and labels of the validation split in this epoch, in its order."""
