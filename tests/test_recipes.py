@@ -60,7 +60,9 @@ def test_published_and_corrected_differ_in_what_is_said_and_in_nothing_else(tmp_
     assert published.keys() == corrected.keys()
     changed = {name: (published[name], corrected[name]) for name in published if published[name] != corrected[name]}
     assert changed.pop("report.title")
-    said = re.findall(r"^#   (\S+) +(.+?) -> (\[.*?\]|\{.*?\}|\S+)", (ROOT / "mimic-cxr-corrected.yaml").read_text(), re.M)
+    said = re.findall(
+        r"^#   (\S+) +(.+?) -> (\[.*?\]|\{.*?\}|\S+)", (ROOT / "mimic-cxr-corrected.yaml").read_text(), re.M
+    )
     assert {name: tuple(map(yaml.safe_load, values)) for name, *values in said} == changed
 
 
@@ -144,3 +146,12 @@ def test_a_recipe_takes_the_stages_of_its_base_with_variables_of_its_own(tmp_pat
     )
     (tmp_path / "derived.yaml").write_text("base: base.yaml\nvars: {b: 3}\n")
     assert read_recipe(tmp_path / "derived.yaml", Path("out"), {"a": "4"})[0].values == {"a": 4, "b": 3}
+
+
+def test_an_option_of_several_values_given_twice_keeps_both():
+    words = ["recipe.yaml", "--out", "out", "--set", "a=1", "--set", "b=2", "c=3"]
+    assert parse("run", words).set == ["a=1", "b=2", "c=3"]
+    assert parse("run", words[:3]).set == []
+    config = parse("pretrain", ["--data", "a", "--data=b", "--out", "c", "--train_splits", "x"])
+    assert [str(path) for path in config.data] == ["a", "b"]
+    assert config.train_splits == ["x"]

@@ -1,5 +1,6 @@
 """Typed arguments for commands: the same for the command line, a YAML file and a stage of a recipe."""
 
+import argparse
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,14 @@ def _of_several_kinds(key: str, complaint: str) -> str:
         return f"{key}.{told[1]}"
     reason = meant[0] if "Got value" in meant[0] else f"{meant[0]}. Got value: {value}"
     return in_words(f'Parser key "{key}": {reason}')
+
+
+class Collect(argparse.Action):
+    """Takes several values; an option that is given again adds to them instead of replacing them unseen."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        self._given = [*getattr(self, "_given", []), *values]
+        setattr(namespace, self.dest, self._given)
 
 
 def command_parser(name: str, words: Sequence[str] | Mapping[str, Any]) -> ArgumentParser:
@@ -152,7 +161,8 @@ def dataclass_parser(
             default = list(field.default) if isinstance(field.default, tuple) else field.default
             settings = {"required": True} if missing else {"default": default}
             item = several[field.name]
-            parser.add_argument(f"--{field.name}", nargs="+", type=item, help=help_of.get(field.name), **settings)
+            told = {"action": Collect, "nargs": "+", "type": item, "help": help_of.get(field.name)}
+            parser.add_argument(f"--{field.name}", **told, **settings)
     parser.add_class_arguments(kind, as_group=False, skip={*parts, *positional, *several})
     for name, part in parts.items():
         parser.add_class_arguments(part, name)
