@@ -44,6 +44,7 @@ run_and_requeue "${PYTHON:-.venv/bin/python}" downstream-trainer.py \
     --wd "${WEIGHT_DECAY:-0.001}" \
     -f "${FREEZE:-False}" \
     --ngpus "${NGPUS:-${SLURM_NTASKS_PER_NODE:-1}}" \
+    --nodes "${SLURM_NNODES:-1}" \
     --acc "${ACCELERATOR:-gpu}" \
     -e "${EPOCHS:-100}" \
     -p "${PRECISION:-32}" \

@@ -15,7 +15,8 @@
 #   DATA_DIR=mimic-cxr-jpg sbatch slurm/job-scripts/ssl-trainer.sh
 #   DATA_DIR=mimic-cxr-jpg METHOD=mae MASK_RATIO=0.75 sbatch slurm/job-scripts/ssl-trainer.sh
 #   DATA_DIR=mimic-cxr-jpg sbatch --array=0-4 slurm/job-scripts/ssl-trainer.sh       # five seeds
-#   DATA_DIR=mimic-cxr-jpg sbatch --gpus-per-node=4 --ntasks-per-node=4 --cpus-per-task=12 ...
+#   DATA_DIR=packs/mimic sbatch --gpus-per-node=4 --ntasks-per-node=4 --cpus-per-task=12 ...             # 4 GPUs
+#   DATA_DIR=packs/mimic sbatch --nodes=2 --gpus-per-node=4 --ntasks-per-node=4 --cpus-per-task=12 ...   # 8 on 2 nodes
 #
 # For several GPUs give a pack (chexmsn prepare): a raw folder would be packed by every task at once.
 # Partition, account and modules differ from site to site: give them to sbatch, and name the interpreter in PYTHON.
@@ -46,6 +47,7 @@ run_and_requeue "${PYTHON:-.venv/bin/python}" ssl-trainer.py \
     --lr "${LEARNING_RATE:-0.0001}" \
     --wd "${WEIGHT_DECAY:-0.001}" \
     --ngpus "${NGPUS:-${SLURM_NTASKS_PER_NODE:-1}}" \
+    --nodes "${SLURM_NNODES:-1}" \
     --acc "${ACCELERATOR:-gpu}" \
     -e "${EPOCHS:-100}" \
     -p "${PRECISION:-16}" \

@@ -54,7 +54,8 @@ def _shared_flags(description: str) -> Flags:
     )
     flags.add_argument("--lr", type=float, help="learning rate at its peak")
     flags.add_argument("--wd", type=float, help="weight decay")
-    flags.add_argument("--ngpus", type=int, default=1, help="number of devices")
+    flags.add_argument("--ngpus", type=int, default=1, help="number of devices, of each node")
+    flags.add_argument("--nodes", type=int, default=1, help="machines, where torchrun or Slurm starts the run")
     flags.add_argument("--acc", choices=sorted(DEVICES), default="auto", help="gpu, cpu or auto")
     flags.add_argument("-e", "--epochs", type=int, default=100)
     flags.add_argument("-p", "--precision", choices=("16", "32", "bf16", "auto"), default="auto")
@@ -155,6 +156,7 @@ def _run_values(given: argparse.Namespace, out: Path) -> dict[str, Any]:
         "precision": given.precision,
         "device": DEVICES[given.acc],
         "devices": given.ngpus,
+        "nodes": given.nodes,
         "pin_memory": given.pm,
         "seed": given.seed,
     }
