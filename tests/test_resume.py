@@ -32,7 +32,7 @@ def pretraining(pack: Path, out: Path, epochs: int = 6):
 
 def classifier(pack: Path, out: Path, epochs: int = 6):
     """A classifier with validation, the best one kept, and early stopping in sight."""
-    return runs.downstream(pack, out, epochs=epochs, patience=3, **OFTEN)
+    return runs.downstream(pack, out, epochs=epochs, patience=4, min_delta=0.0, **OFTEN)
 
 
 MADE_BY = {"pretraining": pretraining, "classifier": classifier}

@@ -78,8 +78,8 @@ class KeepLast(Checkpoint):
         except OSError as error:
             self.checkpoints.tidy()
             raise UserError(
-                f"cannot write a checkpoint in {self.checkpoints.last.parent}: {error.strerror}; the earlier one is "
-                "whole, so make room, and the same command continues"
+                f"cannot write a checkpoint in {self.checkpoints.last.parent}: {error.strerror or error}; the earlier "
+                "one is whole, so make room, and the same command continues"
             ) from None
         trainer.strategy.barrier()
         self.saved = time.monotonic()

@@ -5,7 +5,10 @@ import os
 import signal
 import subprocess
 import threading
+from contextlib import suppress
 from types import FrameType, TracebackType
+
+from chexmsn.core.distributed import is_first
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +48,9 @@ class Signals:
         if number == signal.SIGINT:
             if self.received == signal.SIGINT:
                 raise KeyboardInterrupt
-            # no logging: the signal may have come while a line was being written
-            os.write(2, b"\nstopping after this step, or at the next Ctrl-C\n")
+            if is_first():
+                with suppress(OSError):  # nobody reads it; no logging: a line may just have been in the middle
+                    os.write(2, b"\nstopping after this step, or at the next Ctrl-C\n")
         self.received = number
 
 
