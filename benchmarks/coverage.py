@@ -56,7 +56,7 @@ def intervals(positive_patients: tuple[int, ...], resamples: int, seed: int) -> 
     estimate = auroc(scores, labels), resampled_auroc(scores, labels, counts), left_out_auroc(scores, labels, patients)
     single = holds(percentile_interval(estimate[1], undefined_at_most=1.0))
     answer = {f"{count} positive patients": single[c] for c, count in enumerate(positive_patients)}
-    enough = enough_patients(labels, counts)
+    enough = enough_patients(labels, patients)
     for name, findings in (("macro, all findings", np.full_like(enough, True)), ("macro, enough patients", enough)):
         of_macro = tuple(macro(part, findings) for part in estimate)
         answer[f"{name}, percentile"] = holds(percentile_interval(of_macro[1], undefined_at_most=1.0)).item()

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from chexmsn.core.errors import UserError
-from chexmsn.evaluation.cohort import Cohort
+from chexmsn.evaluation.cohort import Cohort, Resampling
 from chexmsn.evaluation.conditions import CLEAN, Condition
 from chexmsn.evaluation.results import COLUMNS, results_table, without_interval
 from chexmsn.metrics.bootstrap import patient_counts
@@ -48,7 +48,7 @@ def scores(labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def table_of(scores: pd.DataFrame, labels: pd.DataFrame, conditions=(CLEAN, BLUR, NOISE), **options) -> pd.DataFrame:
-    options = {"model": "m", "not_applicable": {}, "seen": (), "resamples": 40, "seed": 7} | options
+    options = {"model": "m", "not_applicable": {}, "seen": (), "resampling": Resampling(resamples=40, seed=7)} | options
     return results_table(scores, labels, conditions, **options).set_index(["corruption", "finding", "metric"])
 
 
@@ -126,9 +126,8 @@ def test_sizes_count_labelled_images_their_patients_and_positives(labels, table)
 
 
 def test_columns_and_order(scores, labels):
-    table = results_table(
-        scores, labels, (CLEAN, NOISE), model="m", not_applicable={}, seen={"poisson-noise"}, resamples=5, seed=0
-    )
+    options = {"model": "m", "not_applicable": {}, "seen": {"poisson-noise"}, "resampling": Resampling(resamples=5)}
+    table = results_table(scores, labels, (CLEAN, NOISE), **options)
     assert tuple(table.columns) == COLUMNS
     assert table["finding"].head(4).tolist() == ["macro", *FINDINGS]
     assert len(table) == 2 * 2 * 4
@@ -161,7 +160,7 @@ def test_a_finding_of_one_class_is_named_and_stays_out_of_the_macro(scores, labe
     [(1.0, "no negatives among 160 labelled images"), (np.nan, "no labelled images")],
 )
 def test_why_a_finding_is_left_out(labels, truth, reason):
-    cohort = Cohort.of(labels.assign(**{"label:Mass": truth}), resamples=3, seed=0)
+    cohort = Cohort.of(labels.assign(**{"label:Mass": truth}), Resampling(resamples=3))
     assert cohort.left_out == {"Mass": reason}
 
 

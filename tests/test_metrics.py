@@ -189,9 +189,9 @@ def test_findings_of_very_few_patients_bear_no_interval():
     for finding, positive in enumerate((1, 5, 55, 59)):
         labels[patients < positive, finding] = 1.0
     counts = patient_counts(patients, 2000, 0)
-    assert enough_patients(labels, counts).tolist() == [False, True, True, False]
+    assert enough_patients(labels, patients).tolist() == [False, True, True, False]
     values = resampled_auroc(np.random.default_rng(0).random((120, 4)), labels, counts)
-    np.testing.assert_array_equal(enough_patients(labels, counts), ~np.isnan(percentile_interval(values).low))
+    np.testing.assert_array_equal(enough_patients(labels, patients), ~np.isnan(percentile_interval(values).low))
 
 
 @pytest.mark.parametrize(("patients", "resamples"), [(0, 10), (10, 0)])

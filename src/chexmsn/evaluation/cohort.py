@@ -1,29 +1,61 @@
 """The people of a test set: their images' labels, and how they are resampled."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Float64, Integer, Shaped
 
 from chexmsn.core.errors import UserError
-from chexmsn.metrics.bootstrap import Interval, patient_counts, percentile_interval
+from chexmsn.core.limits import check_limits
+from chexmsn.metrics.bca import bca_interval
+from chexmsn.metrics.bootstrap import (
+    UNDEFINED_AT_MOST,
+    Interval,
+    enough_patients,
+    macro_undefined_at_most,
+    patient_counts,
+    patients_with,
+    percentile_interval,
+)
 from chexmsn.metrics.ranking import both_classes, macro
 
 MACRO = "macro"
 LEVEL = 0.95
-# A resample in which a finding has one class only says nothing of it. The interval of a finding bears few of these
-# (the bootstrap's own default); macro needs all findings at once, but depends on each only a little.
-MACRO_UNDEFINED_AT_MOST = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampling:
+    """How intervals come about.
+
+    Attributes:
+        resamples: how often the patients are drawn anew.
+        seed: the draws depend on the patients and this number alone.
+        interval: percentile, or bca (bias-corrected and accelerated: better near 1, with some 2000 resamples).
+    """
+
+    resamples: int = 1000
+    seed: int = 0
+    interval: Literal["percentile", "bca"] = "percentile"
+
+    def __post_init__(self) -> None:
+        check_limits(self, resamples="[1, inf)")
 
 
 class Estimate(NamedTuple):
-    """A number for macro and for each finding: on the test set, and on each resample of its patients."""
+    """A number for macro and for each finding; what is done to the values is done to all three arrays.
+
+    Attributes:
+        value: on the test set.
+        samples: on each resample of its patients.
+        left_out: without each patient, which BCa intervals need; no rows where intervals are percentiles.
+    """
 
     value: Float[np.ndarray, "F"]
     samples: Float[np.ndarray, "R F"]
+    left_out: Float[np.ndarray, "U F"]
 
 
 @dataclass(frozen=True)
@@ -33,55 +65,102 @@ class Cohort:
     Patients are resampled with all their images: on a test set of many images per patient, an
     interval that resamples images is about half as wide as it should be.
 
+    The macro values are over one fixed set of findings, which follows from the labels alone and so is the same for all
+    models, conditions and seeds: those that enough patients have, and enough have not (`enough_patients`). Where no
+    finding has so many, those with positives and negatives.
+
     Attributes:
         table: as `labels.parquet`: image_key, patient_id, ..., one `label:<Finding>` per finding (1, 0 or NaN).
         findings: the C findings.
         labels: the same labels as an array.
         counts: how often each resample holds each image.
-        in_macro: findings with positives and negatives: one fixed set for the macro values of all conditions.
+        interval_kind: percentile or bca.
+        has_value: findings with positives and negatives.
+        in_macro: findings in the macro values.
     """
 
     table: pd.DataFrame
     findings: tuple[str, ...]
     labels: Float[np.ndarray, "N C"]
     counts: Integer[np.ndarray, "R N"]
-    in_macro: Bool[np.ndarray, "C"]
+    interval_kind: Literal["percentile", "bca"] = "percentile"
+    has_value: Bool[np.ndarray, "C"] = field(init=False)
+    in_macro: Bool[np.ndarray, "C"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        has_value = both_classes(self.labels)
+        if not has_value.any():
+            raise UserError(
+                f"none of {', '.join(self.findings)} has both positives and negatives among the {len(self.table)} test "
+                "images: there is nothing to rank, choose another split, pack or label policy"
+            )
+        enough = has_value & enough_patients(self.labels, self.patients)
+        object.__setattr__(self, "has_value", has_value)
+        object.__setattr__(self, "in_macro", enough if enough.any() else has_value)
 
     @classmethod
-    def of(cls, table: pd.DataFrame, *, resamples: int, seed: int) -> "Cohort":
-        """The cohort of a table of labels. Its resamples depend on the patients and the seed alone.
+    def of(cls, table: pd.DataFrame, resampling: Resampling) -> "Cohort":
+        """The cohort of a table of labels. Raises UserError where no finding has both positives and negatives."""
+        counts = patient_counts(table["patient_id"].to_numpy(), resampling.resamples, resampling.seed)
+        return cls(table, findings_of(table), labels_of(table), counts, resampling.interval)
 
-        Raises UserError where no finding has both positives and negatives.
-        """
-        findings = tuple(name.removeprefix("label:") for name in table.columns if name.startswith("label:"))
-        labels = table[[f"label:{finding}" for finding in findings]].to_numpy(np.float64)
-        in_macro = both_classes(labels)
-        if not in_macro.any():
-            raise UserError(
-                f"none of {', '.join(findings)} has both positives and negatives among the {len(table)} test images: "
-                "there is nothing to rank, choose another split, pack or label policy"
-            )
-        return cls(table, findings, labels, patient_counts(table["patient_id"].to_numpy(), resamples, seed), in_macro)
+    @property
+    def patients(self) -> Shaped[np.ndarray, "N"]:
+        """Whose image each is."""
+        return self.table["patient_id"].to_numpy()
+
+    @property
+    def without_value(self) -> dict[str, str]:
+        """The findings that have no AUROC, each with the reason."""
+        return {self.findings[c]: _missing_class(self.labels[:, c]) for c in np.flatnonzero(~self.has_value)}
 
     @property
     def left_out(self) -> dict[str, str]:
         """The findings outside the macro, each with the reason."""
-        return {self.findings[c]: _missing_class(self.labels[:, c]) for c in np.flatnonzero(~self.in_macro)}
+        rare = np.flatnonzero(self.has_value & ~self.in_macro)
+        return self.without_value | {self.findings[c]: _few(self.labels[:, [c]], self.patients) for c in rare}
+
+    @property
+    def undefined_at_most(self) -> Float64[np.ndarray, "F"]:
+        """The share of resamples without a value that an interval bears, macro first."""
+        of_macro = macro_undefined_at_most(int(self.in_macro.sum()))
+        return np.array([of_macro, *np.full(len(self.findings), UNDEFINED_AT_MOST)])
+
+    def interval(self, estimate: Estimate) -> Interval:
+        """The 95 % interval, macro first; NaN where too few resamples have a value."""
+        if self.interval_kind == "bca":
+            return bca_interval(*estimate, LEVEL, undefined_at_most=self.undefined_at_most)
+        return percentile_interval(estimate.samples, LEVEL, undefined_at_most=self.undefined_at_most)
 
     @cached_property
     def prevalence(self) -> Estimate:
         """The share of positives among the labelled images."""
         positives, known = (self.labels == 1).astype(float), (~np.isnan(self.labels)).astype(float)
         with np.errstate(invalid="ignore"):  # where nothing is labelled, there is no share
-            return self.with_macro(
-                positives.sum(axis=0) / known.sum(axis=0), (self.counts @ positives) / (self.counts @ known)
-            )
+            parts = [(weights @ positives) / (weights @ known) for weights in (np.ones((1, len(known))), self.counts)]
+            without = self._without_each(positives) / self._without_each(known)
+        return self.with_macro(parts[0][0], parts[1], without)
 
-    def with_macro(self, value: Float[np.ndarray, "C"], samples: Float[np.ndarray, "R C"]) -> Estimate:
+    def _without_each(self, marks: Float[np.ndarray, "N C"]) -> Float64[np.ndarray, "U C"]:
+        """The sums over images without each patient's; no rows where nobody needs them."""
+        names, patient_of = np.unique(self.patients, return_inverse=True)
+        own = np.stack([np.bincount(patient_of, column, len(names)) for column in marks.T], axis=1)
+        return (own.sum(axis=0) - own)[: self.left_out_rows]
+
+    @cached_property
+    def left_out_rows(self) -> int:
+        """How many leave-one-patient-out values an estimate has."""
+        return len(np.unique(self.patients)) if self.interval_kind == "bca" else 0
+
+    def with_macro(
+        self,
+        value: Float[np.ndarray, "C"],
+        samples: Float[np.ndarray, "R C"],
+        left_out: Float[np.ndarray, "U C"],
+    ) -> Estimate:
         """Put the mean over the fixed set first; a resample that lacks one of its findings has none."""
-        return Estimate(
-            np.append(macro(value, self.in_macro), value), np.column_stack([macro(samples, self.in_macro), samples])
-        )
+        parts = (value, samples, left_out)
+        return Estimate(*(np.concatenate([macro(part, self.in_macro)[..., None], part], axis=-1) for part in parts))
 
     @cached_property
     def sizes(self) -> pd.DataFrame:
@@ -99,13 +178,24 @@ class Cohort:
         )
 
 
-def interval(samples: Float[np.ndarray, "R F"]) -> Interval:
-    """The 95 % percentile interval of an estimate, macro first; NaN where too few resamples have a value."""
-    macros = percentile_interval(samples[:, :1], LEVEL, undefined_at_most=MACRO_UNDEFINED_AT_MOST)
-    return Interval(*map(np.append, macros, percentile_interval(samples[:, 1:], LEVEL)))
+def findings_of(table: pd.DataFrame) -> tuple[str, ...]:
+    """The findings that a table of labels has columns for."""
+    return tuple(name.removeprefix("label:") for name in table.columns if name.startswith("label:"))
+
+
+def labels_of(table: pd.DataFrame) -> Float64[np.ndarray, "N C"]:
+    """The columns of a table of labels."""
+    return table[[f"label:{finding}" for finding in findings_of(table)]].to_numpy(np.float64)
 
 
 def _missing_class(labels: Float[np.ndarray, "N"]) -> str:
     known = int((~np.isnan(labels)).sum())
     which = "negatives" if (labels == 1).any() else "positives"
     return f"no {which} among {known} labelled images" if known else "no labelled images"
+
+
+def _few(labels: Float[np.ndarray, "N 1"], patients: Shaped[np.ndarray, "N"]) -> str:
+    having, lacking = (int(patients_with(labels == label, patients)[0]) for label in (1, 0))
+    number, which = (having, "with") if having <= lacking else (lacking, "without")
+    people = f"{number} patient" if number == 1 else f"{number} patients"
+    return f"only {people} {which} it, too few for an interval"

@@ -20,7 +20,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_atomic
 from chexmsn.data.collection import Collection
 from chexmsn.data.labels import Policy
-from chexmsn.evaluation.cohort import LEVEL, Cohort
+from chexmsn.evaluation.cohort import LEVEL, Cohort, Resampling
 from chexmsn.evaluation.conditions import Condition, mechanism
 from chexmsn.evaluation.results import results_table, without_interval
 from chexmsn.evaluation.scoring import Cell, Parts
@@ -55,7 +55,7 @@ class Tested:
     def on(cls, images: Collection, findings: tuple[str, ...], policy: Policy) -> "Tested":
         """Raises UserError where no finding has both positives and negatives."""
         labels = labels_table(images, findings, policy)
-        return cls(images, policy, findings, labels, Cohort.of(labels, resamples=1, seed=0))
+        return cls(images, policy, findings, labels, Cohort.of(labels, Resampling(resamples=1)))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -167,7 +167,15 @@ def fill(
 def _judge(run: RunFolder, terms: Terms) -> list[str]:
     """Write the results, from the files of scores and labels alone; returns what has no interval."""
     scores, labels = (pd.read_parquet(run.path / f"{name}.parquet") for name in ("scores", "labels"))
-    table = results_table(scores, labels, **vars(terms))
+    table = results_table(
+        scores,
+        labels,
+        terms.conditions,
+        model=terms.model,
+        not_applicable=terms.not_applicable,
+        seen=terms.seen,
+        resampling=Resampling(resamples=terms.resamples, seed=terms.seed),
+    )
     write_atomic(run.path / "results.csv", lambda path: table.to_csv(path, index=False))
     _write(table, run.path / "results.parquet")
     unsure = without_interval(table)

@@ -7,6 +7,7 @@ patients, which makes every drop a paired one.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,11 @@ from jaxtyping import Float
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.progress import progress
-from chexmsn.evaluation.cohort import Cohort, Estimate, interval
+from chexmsn.evaluation.cohort import Cohort, Estimate, Resampling
 from chexmsn.evaluation.conditions import CLEAN, Condition
 from chexmsn.metrics.bootstrap import resampled_auroc, resampled_average_precision
 from chexmsn.metrics.degradation import above_chance_drop, absolute_drop, relative_drop
+from chexmsn.metrics.jackknife import left_out, left_out_auroc
 from chexmsn.metrics.ranking import auroc, average_precision
 
 Ranking = Float[np.ndarray, "N C"]
@@ -29,6 +31,7 @@ class Metric:
 
     value: Callable[[Ranking, Ranking], Float[np.ndarray, "C"]]
     resampled: Callable[..., Float[np.ndarray, "R C"]]
+    left_out: Callable[..., Float[np.ndarray, "U C"]]
     chance: Callable[[Cohort], Estimate]
 
     def estimate(self, repeats: Sequence[Ranking], cohort: Cohort) -> Estimate:
@@ -36,19 +39,27 @@ class Metric:
 
         Each image has draws of its own, so resampling patients already carries the spread of the draws.
         """
-        values = [self.value(scores, cohort.labels) for scores in repeats]
-        samples = [self.resampled(scores, cohort.labels, cohort.counts) for scores in repeats]
-        return cohort.with_macro(np.mean(values, axis=0), np.mean(samples, axis=0))
+        each = [self._parts(scores, cohort) for scores in repeats]
+        return cohort.with_macro(*(np.mean(part, axis=0) for part in zip(*each, strict=True)))
+
+    def _parts(self, scores: Ranking, cohort: Cohort) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        without = np.empty((0, len(cohort.findings)))
+        if cohort.left_out_rows:
+            without = self.left_out(scores, cohort.labels, cohort.patients)
+        return self.value(scores, cohort.labels), self.resampled(scores, cohort.labels, cohort.counts), without
 
 
 def _one_half(cohort: Cohort) -> Estimate:
-    resamples, findings = len(cohort.counts), len(cohort.findings)
-    return cohort.with_macro(np.full(findings, 0.5), np.full((resamples, findings), 0.5))
+    half = np.full(len(cohort.findings), 0.5)
+    return cohort.with_macro(half, *(np.tile(half, (n, 1)) for n in (len(cohort.counts), cohort.left_out_rows)))
 
 
+_precision_left_out = partial(left_out, resampled_average_precision)
 METRICS = {
-    "auroc": Metric(auroc, resampled_auroc, _one_half),
-    "average_precision": Metric(average_precision, resampled_average_precision, lambda cohort: cohort.prevalence),
+    "auroc": Metric(auroc, resampled_auroc, left_out_auroc, _one_half),
+    "average_precision": Metric(
+        average_precision, resampled_average_precision, _precision_left_out, lambda cohort: cohort.prevalence
+    ),
 }
 DROPS = ("absolute_drop", "relative_drop", "above_chance_drop")
 _COLUMNS = {"value": ("value", "low", "high")} | {drop: (drop, f"{drop}_low", f"{drop}_high") for drop in DROPS}
@@ -67,8 +78,7 @@ def results_table(
     model: str,
     not_applicable: Mapping[Condition, str],
     seen: Collection[str],
-    resamples: int = 1000,
-    seed: int = 0,
+    resampling: Resampling,
 ) -> pd.DataFrame:
     """The long table of results: one row per condition, metric and finding, `macro` first.
 
@@ -86,14 +96,13 @@ def results_table(
         model: the model's name.
         not_applicable: conditions that do not apply to this model, each with the sentence that says so.
         seen: corruptions the model was trained on.
-        resamples: how often the patients are resampled.
-        seed: the resamples depend on the patients and this number alone.
+        resampling: how the intervals come about.
 
     Raises:
         UserError: scores and labels are not of the same images and findings.
     """
-    cohort = Cohort.of(labels, resamples=resamples, seed=seed)
-    cells = _cells(scores, cohort)
+    cohort = Cohort.of(labels, resampling)
+    cells = rankings(scores, cohort)
     clean = {name: metric.estimate(cells[CLEAN], cohort) for name, metric in METRICS.items()}
     parts = []
     for condition in progress(conditions, total=len(conditions), title="statistics", unit="condition"):
@@ -113,8 +122,11 @@ def without_interval(table: pd.DataFrame) -> list[str]:
     return clean.loc[clean["value"].notna() & clean["low"].isna(), "finding"].tolist()
 
 
-def _cells(scores: pd.DataFrame, cohort: Cohort) -> dict[Condition, list[Ranking]]:
-    """Scores per condition, one N x C array per repeat, rows as in the cohort."""
+def rankings(scores: pd.DataFrame, cohort: Cohort) -> dict[Condition, list[Ranking]]:
+    """Scores per condition, one N x C array per repeat, rows as in the cohort.
+
+    Raises UserError where scores and labels are not of the same images and findings.
+    """
     columns = [f"score:{finding}" for finding in cohort.findings]
     if missing := [name for name in columns if name not in scores]:
         raise UserError(f"the scores lack the columns {', '.join(missing)}: scores and labels must be of one run")
@@ -140,5 +152,5 @@ def _rows(clean: Estimate, corrupted: Estimate, chance: Estimate, cohort: Cohort
     }
     rows = cohort.sizes.copy()
     for name, estimate in measured.items():
-        rows[list(_COLUMNS[name])] = np.column_stack([estimate.value, *interval(estimate.samples)])
-    return rows.assign(status=[cohort.left_out.get(finding, "ok") for finding in rows["finding"]])
+        rows[list(_COLUMNS[name])] = np.column_stack([estimate.value, *cohort.interval(estimate)])
+    return rows.assign(status=[cohort.without_value.get(finding, "ok") for finding in rows["finding"]])

@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float, Float64
 
-from chexmsn.metrics.bootstrap import UNDEFINED_AT_MOST, Interval, undefined_share
+from chexmsn.metrics.bootstrap import UNDEFINED_AT_MOST, AtMost, Interval, undefined_share
 
 _NORMAL = NormalDist()
 _ROUNDING = 1e-13  # two ways to the same number differ by less
@@ -21,7 +21,7 @@ def bca_interval(
     left_out: Float[np.ndarray, "U *C"],
     level: float = 0.95,
     *,
-    undefined_at_most: float = UNDEFINED_AT_MOST,
+    undefined_at_most: AtMost = UNDEFINED_AT_MOST,
 ) -> Interval:
     """The BCa interval of an estimate from its resamples and its leave-one-patient-out values.
 
@@ -35,7 +35,7 @@ def bca_interval(
         samples: on each resample.
         left_out: without each patient (`jackknife`).
         level: nominal coverage.
-        undefined_at_most: share of resamples without a value that an interval bears.
+        undefined_at_most: share of resamples without a value that an interval bears, one for all or one per column.
 
     >>> samples = np.linspace(0.0, 1.0, 1001)
     >>> [float(end.round(3)) for end in bca_interval(0.5, samples, np.array([0.4, 0.5, 0.6]))]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int16, Int32, Integer, Shaped
+from jaxtyping import Bool, Float, Float64, Int16, Int32, Int64, Integer, Shaped
 
 from chexmsn.core.draws import key_of
 from chexmsn.core.errors import UserError
@@ -26,6 +26,9 @@ interval where every finding of its set has one (`enough_patients`), and then be
 they may lack together: one finding of a single patient among 14 makes its 95 % into 81 %
 (`benchmarks/coverage.py`).
 """
+
+AtMost = float | Float[np.ndarray, "C"]
+"""Such a share for all columns, or one for each."""
 
 _BLOCK = 1024  # resamples at once: bounds the memory
 
@@ -115,19 +118,27 @@ def undefined_share(values: Float[np.ndarray, "R *C"]) -> Float64[np.ndarray, "*
     return np.asarray(np.isnan(values).mean(axis=0))
 
 
-def enough_patients(labels: Float[np.ndarray, "N C"], counts: Integer[np.ndarray, "R N"]) -> Bool[np.ndarray, "C"]:
-    """Which findings bear an interval: at most `UNDEFINED_AT_MOST` of the resamples lack one of their classes.
+def enough_patients(labels: Float[np.ndarray, "N C"], patients: Shaped[np.ndarray, "N"]) -> Bool[np.ndarray, "C"]:
+    """Which findings bear an interval: at most `UNDEFINED_AT_MOST` of all resamples lack one of their classes.
 
-    A matter of labels and patients alone, so choose the set of a macro among them.
+    A resample of U patients lacks all of K with a chance of (1 - K / U)^U, so in all but the smallest test sets three
+    patients with positives and three with negatives are enough. A matter of the labels alone, not of the resamples
+    drawn: choose the set of a macro among them.
 
     >>> labels = np.array([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]] * 5)
     >>> labels[1:, 1] = 0.0
-    >>> enough_patients(labels, patient_counts(np.arange(20), resamples=200, seed=0))
+    >>> enough_patients(labels, np.arange(20))
     array([ True, False])
     """
-    weights = counts.astype(np.float64)
-    lacking = (weights @ (labels == 1) == 0) | (weights @ (labels == 0) == 0)
-    return lacking.mean(axis=0) <= UNDEFINED_AT_MOST
+    positive, negative = (patients_with(labels == label, patients) for label in (1, 0))
+    everyone = len(np.unique(patients))
+    lacking = (1 - positive / everyone) ** everyone + (1 - negative / everyone) ** everyone
+    return lacking <= UNDEFINED_AT_MOST
+
+
+def patients_with(marks: Bool[np.ndarray, "N C"], patients: Shaped[np.ndarray, "N"]) -> Int64[np.ndarray, "C"]:
+    """How many patients have at least one marked image, per column."""
+    return np.array([len(np.unique(patients[marked])) for marked in marks.T], dtype=np.int64)
 
 
 def macro_undefined_at_most(findings: int) -> float:
@@ -140,12 +151,12 @@ def macro_undefined_at_most(findings: int) -> float:
 
 
 def percentile_interval(
-    values: Float[np.ndarray, "R *C"], level: float = 0.95, *, undefined_at_most: float = UNDEFINED_AT_MOST
+    values: Float[np.ndarray, "R *C"], level: float = 0.95, *, undefined_at_most: AtMost = UNDEFINED_AT_MOST
 ) -> Interval:
     """The percentile interval of resampled values, over the resamples that have one.
 
-    No interval (NaN) where more than a share of `undefined_at_most` has none: what is left would
-    understate the uncertainty. `undefined_share` is that share, to be reported.
+    No interval (NaN) where more than a share of `undefined_at_most` (one, or one per column) has none: what is left
+    would understate the uncertainty. `undefined_share` is that share, to be reported.
 
     >>> low, high = percentile_interval(np.linspace(0.0, 1.0, 1001))
     >>> round(float(low), 3), round(float(high), 3)

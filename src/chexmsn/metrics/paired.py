@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64
 
-from chexmsn.metrics.bootstrap import UNDEFINED_AT_MOST, percentile_interval, undefined_share
+from chexmsn.metrics.bootstrap import UNDEFINED_AT_MOST, AtMost, percentile_interval, undefined_share
 
 
 class Difference(NamedTuple):
@@ -26,7 +26,7 @@ def paired_difference(
     samples: Float[np.ndarray, "R *C"],
     level: float = 0.95,
     *,
-    undefined_at_most: float = UNDEFINED_AT_MOST,
+    undefined_at_most: AtMost = UNDEFINED_AT_MOST,
 ) -> Difference:
     """A difference on the test set (`a - b`) with its interval and p value from the shared resamples (`a - b` of each).
 
