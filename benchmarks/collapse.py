@@ -84,7 +84,7 @@ def figure(curves: dict[str, pd.DataFrame]) -> Figure:
     for axis, label in zip(sheet.subplots(2, 3).ravel(), chosen, strict=True):
         for (name, table), style in zip(curves.items(), ("-", "--"), strict=True):
             axis.plot(table.index, table[label], style, label=name)
-        axis.set_title(label)
+        axis.set(title=label, xlabel="step")
     axis.legend(frameon=False)
     return sheet
 

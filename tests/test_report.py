@@ -18,7 +18,7 @@ from chexmsn.evaluation import results as evaluation_results
 from chexmsn.evaluation.conditions import pixel_fills, standard_grid
 from chexmsn.report.build import build_report
 from chexmsn.report.conditions import conditions, is_headline
-from chexmsn.report.curves import stage_curves, tidy, training_panels
+from chexmsn.report.curves import pretraining_panels, stage_curves, tidy, training_panels
 from chexmsn.report.results import COLUMNS, SCHEMA, read_run, read_runs, stack
 from chexmsn.report.summary import cautions, order, summary
 from chexmsn.report.tables import Number, by_condition, scores
@@ -216,6 +216,21 @@ def test_curves_take_what_was_logged():
     assert set(long.split[long.metric == "auroc"]) == {"train"}
     assert tidy(log.iloc[:2]).axis.unique().tolist() == ["step"]
     assert tidy(log.drop(columns="step").iloc[:2]).axis.unique().tolist() == ["epoch"]
+
+
+def test_rank_and_neighbours_have_a_panel_where_they_were_logged(tmp_path):
+    folder = write_run(tmp_path / "run", "MSN")
+    log = pd.read_csv(folder / "pretraining.csv")
+    assert [panel.title for panel in pretraining_panels(stage_curves([read_run(folder)], "pretraining"))] == ["MSN"]
+    log["health/effective_rank"] = 5.0
+    log["probe/knn_macro_auroc"] = [0.6 if epoch % 5 == 0 else None for epoch in log.epoch]
+    log["train/gradient_norm"] = float("inf")
+    log.to_csv(folder / "pretraining.csv", index=False)
+    panels = pretraining_panels(stage_curves([read_run(folder)], "pretraining"))
+    assert [panel.title for panel in panels] == ["MSN", "Effective rank", "Macro AUROC, 20 neighbours"]
+    assert [len(panel.lines) for panel in panels[1:]] == [60, 12]
+    report = build_report([folder], tmp_path / "out", title="T")
+    assert (report.parent / "figures" / "pretraining-curves.svg").is_file()
 
 
 def test_a_run_that_logged_nothing_usable_has_no_curve(tmp_path):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from chexmsn.cli.main import main
 from chexmsn.core.errors import UserError
-from chexmsn.core.lookup import load
+from chexmsn.core.lookup import load, names
 from chexmsn.data.collection import Collection
 from chexmsn.data.pack import open_pack
 from chexmsn.models.encoder import EncoderConfig, build_encoder
@@ -30,6 +30,13 @@ from chexmsn.training.symptoms import RULES, Course, not_finite
 
 ENCODER = EncoderConfig(name="vit_micro", patch=16, size=48)
 MSN = {"prototypes": 8, "head_hidden": 16, "head_out": 8, "focal_views": 1, "focal_size": 32}
+SMALL = {  # for speed alone
+    "msn": MSN,
+    "pmsn": MSN,
+    "dino": {"outputs": 64, "head_hidden": 32, "head_bottleneck": 16},
+    "lejepa": {"head_hidden": 32, "head_out": 16, "slices": 64},
+}
+PRETRAINING = [name for name in names("chexmsn.methods") if load("chexmsn.methods", name).Method.kind == "pretraining"]
 NOTICED = HealthConfig(every=2, images=32)
 CLOCK = "train/images_per_second"
 
@@ -51,7 +58,7 @@ SYMPTOMS = {  # what each rule is to find
 
 
 def pretraining(pack: Path, out: Path, method: str = "msn", **changes) -> PretrainConfig:
-    options = load("chexmsn.methods", method).Config(**(MSN if method == "msn" else {}))
+    options = load("chexmsn.methods", method).Config(**SMALL.get(method, {}))
     settings = {"epochs": 2, "batch_size": 16, "device": "cpu", "health": NOTICED, "probe": None} | changes
     return PretrainConfig(data=(pack,), out=out, method=method, options=options, encoder=ENCODER, **settings)
 
@@ -192,8 +199,11 @@ def test_the_history_has_every_number(watched):
     assert logged["health/effective_rank_step"].notna().any() and logged["train/loss_step"].notna().any()
 
 
-def test_a_short_run_is_silent(watched, caplog):
-    assert "symptoms" not in RunFolder(watched).record
+@pytest.mark.parametrize("method", PRETRAINING)
+def test_a_short_run_of_any_method_is_silent(method, small_pack, tmp_path):
+    run = pretrain(pretraining(small_pack, tmp_path / "run", method, seed=1))
+    assert "symptoms" not in RunFolder(run).record
+    assert pd.read_csv(run / "history.csv")["health/effective_rank"].iloc[-1] > 1
 
 
 def test_watching_changes_no_weight_and_no_number(watched, small_pack, tmp_path):
@@ -205,7 +215,8 @@ def test_watching_changes_no_weight_and_no_number(watched, small_pack, tmp_path)
     pd.testing.assert_frame_equal(histories[0][shared], histories[1][shared])
 
 
-def test_a_stopped_run_goes_on_with_all_it_knew(watched, small_pack, tmp_path, monkeypatch):
+@pytest.mark.parametrize("minutes", [0.0, 10.0])
+def test_a_stopped_run_goes_on_with_all_it_knew(minutes, watched, small_pack, tmp_path, monkeypatch):
     from chexmsn.methods.msn import Method
 
     step, calls = Method.step, []
@@ -217,7 +228,8 @@ def test_a_stopped_run_goes_on_with_all_it_knew(watched, small_pack, tmp_path, m
         return step(self, *arguments)
 
     monkeypatch.setattr(Method, "step", stops)
-    config = replace(pretraining(small_pack, tmp_path / "run", epochs=3), probe=ProbeConfig(images=60, every=2))
+    settings = {"epochs": 3, "probe": ProbeConfig(images=60, every=2), "checkpoint_minutes": minutes}
+    config = pretraining(small_pack, tmp_path / "run", **settings)
     with pytest.raises(KeyboardInterrupt):
         pretrain(config)
     monkeypatch.setattr(Method, "step", step)
