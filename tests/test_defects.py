@@ -210,8 +210,13 @@ def test_mae_is_its_authors():
     assert method.config.mask_ratio == 0.75
     token = method.decoder.mask_token
     assert token.requires_grad and 0 < token.abs().max() < 0.2
-    large = load("chexmsn.methods", "mae")
-    assert large.decoder_shape(large.Config(), 768) == {"width": 512, "depth": 8, "heads": 16}
+    module = load("chexmsn.methods", "mae")
+    assert module.decoder_shape(module.Config(), 768) == {"width": 512, "depth": 8, "heads": 16}
+    network = build_encoder(EncoderConfig(name="vit_micro", size=64))
+    command = module.Method(module.Config(), network, Setting(size=64, batch_size=4096))
+    lr = [command.schedules()["lr"].at(epoch * 10, total=8000, per_epoch=10) for epoch in (0, 20, 40, 800)]
+    assert lr == pytest.approx([0.0, 1.2e-3, 2.4e-3, 0.0])
+    assert (command.optimiser().betas, command.optimiser().clip) == ((0.9, 0.95), None)
 
 
 def test_simsiam_with_a_resnet_50_is_its_authors():

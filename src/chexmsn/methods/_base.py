@@ -213,12 +213,6 @@ def per_view(draws: Draws, name: str, count: int) -> Draws:
     return Draws(torch.cat([draws.stream(name, view).keys for view in range(count)]))
 
 
-def check_mask_ratio(ratio: float) -> None:
-    """Raises UserError outside [0, 1)."""
-    if not 0 <= ratio < 1:
-        raise UserError(f"the mask ratio must lie in [0, 1), not {ratio}: choose for example 0.15")
-
-
 def check_patches(method: str, ratio: float, encoder: EncoderConfig, size: int) -> None:
     """Raises UserError where images of this size have no whole patches, or none that stay, or must not lose any."""
     if size % encoder.patch:
@@ -253,11 +247,3 @@ def check_batch(method: str, batch_size: int) -> None:
     """Raises UserError where a batch has no statistics."""
     if batch_size < 2:
         raise UserError(f"{method} normalises over the batch, which needs 2 images or more, not {batch_size}")
-
-
-def check_positive(config: Any, *names: str) -> None:
-    """Raises UserError where one of the named options is given and not above 0."""
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not value > 0:
-            raise UserError(f"{name.replace('_', ' ')} must be above 0, not {value}")

@@ -6,9 +6,12 @@ code (facebookresearch/simsiam, commit a7bc177), whose numbers the tests reprodu
 Two views of an image go through the same network; a predictor on top of one has to give the projection of the
 other, through which no gradient flows.
 
+With `--encoder.name resnet50` the defaults are the authors': SGD at 0.05 per 256 images, weight decay on everything, a
+predictor that keeps its rate, no warm-up. They say nothing of transformers, which rarely take to plain SGD: give these
+`optimiser: adamw`, `lr: 0.0005` and `warmup_epochs: 15`, as recipes/real-gpu.yaml does.
+
 Where we differ, and why:
-* any encoder, transformers included: methods are compared, not encoders. AdamW can be chosen, because transformers
-  rarely take to plain SGD;
+* any encoder, transformers included: methods are compared, not encoders;
 * the learning rate follows its cosine per step, not per epoch;
 * radiographs have one channel: jitter has no hue and no saturation and nothing is turned grey; blur is off unless
   asked for, because blurred radiographs are what the stress test shows later.
