@@ -270,11 +270,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
     assert record["status"] != "finished" and record["symptoms"][0]["symptom"] == "not-finite"
 
 
-def test_a_warning_is_told_once(small_pack, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("minutes", [0.0, 10.0])
+def test_a_warning_is_told_once_and_weights_that_are_no_numbers_are_never_saved(
+    minutes, small_pack, tmp_path, monkeypatch, caplog
+):
     breaking(monkeypatch, at=6)
+    config = pretraining(small_pack, tmp_path / "run", epochs=4, checkpoint_minutes=minutes)
     with pytest.raises(UserError, match="weights are no longer numbers"):  # there is nothing to go on with
-        pretrain(pretraining(small_pack, tmp_path / "run", epochs=4))
+        pretrain(config)
     assert caplog.text.count("the loss is not finite at step 6") == 1
+    assert all(weight.isfinite().all() for weight in weights(config.out).values())
 
 
 def test_the_command_line_leaves_with_an_error(small_pack, tmp_path, monkeypatch, capsys):

@@ -35,6 +35,9 @@ class StayFinite(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, loop: Loop) -> None:
         self._check(trainer, loop)
 
+    def on_save_checkpoint(self, trainer: L.Trainer, loop: Loop, checkpoint: dict[str, Any]) -> None:
+        self._check(trainer, loop)
+
     def _check(self, trainer: L.Trainer, loop: Loop) -> None:
         if not all(part(weight).isfinite().all() for weight in loop.method.parameters()):
             raise UserError(
