@@ -10,7 +10,9 @@ from PIL import Image
 
 from chexmsn.data.pack import Pack
 from chexmsn.data.prepare import prepare
-from chexmsn.models.artefact import save_classifier
+from chexmsn.evaluation.adapters._model import Model
+from chexmsn.evaluation.adapters.chexmsn import model_of
+from chexmsn.models.artefact import ClassifierArtefact, save_classifier
 from chexmsn.models.classifier import Classifier
 from chexmsn.models.encoder import EncoderConfig, build_encoder
 
@@ -41,6 +43,12 @@ def write_pack(folder: Path, findings: Sequence[str] = NIH, images: int = 30) ->
     source = write_images(folder / "source", findings, images)
     options = {"split": "split", "findings": list(findings)}
     return prepare("csv", source, folder / "pack", options=options, size=PACK_SIZE, workers=1)
+
+
+def untrained(**config) -> Model:
+    """A classifier of one finding as the stress test sees it."""
+    classifier = Classifier(build_encoder(EncoderConfig(**config)), ("Edema",)).eval()
+    return model_of(ClassifierArtefact(classifier, ("Edema",), {}, {}, Path("model")))
 
 
 def write_model(

@@ -9,10 +9,10 @@ from chexmsn.core.draws import Draws, keys_of
 from chexmsn.core.errors import UserError
 from chexmsn.evaluation.conditions import CLEAN, FILLS, SHARES, Condition, chosen, mechanism, pixel_fills, standard_grid
 from chexmsn.evaluation.scoring import Cell, cells_of, degrade, why_not
-from chexmsn.models.encoder import EncoderConfig, build_encoder
+from evaluation_folders import untrained
 
-VIT = build_encoder(EncoderConfig(name="vit_micro", patch=8, size=64, mean=0.3))
-CNN = build_encoder(EncoderConfig(name="resnet18", patch=8, size=64, mean=0.3))
+VIT = untrained(name="vit_micro", patch=8, size=64)
+CNN = untrained(name="resnet18", patch=8, size=64)
 DRAWS = Draws.of(3, keys_of(["a", "b", "c"]))
 IMAGES = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -96,6 +96,6 @@ def test_a_cnn_has_no_tokens():
 
 
 def test_a_share_that_leaves_no_patch_does_not_apply():
-    small = build_encoder(EncoderConfig(name="vit_micro", patch=16, size=64))
+    small = untrained(name="vit_micro", patch=16, size=64)
     assert "leaves none of 16 patches" in why_not(Condition("tokens-removed", 0.95), small)
     assert why_not(Condition("tokens-removed", 0.9), small) is None

@@ -12,17 +12,16 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch.utils.data import DataLoader, Dataset
 
-from chexmsn.core.batch import to_images
 from chexmsn.core.device import choose_device
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_atomic
 from chexmsn.core.limits import check_limits
 from chexmsn.core.progress import progress
 from chexmsn.data.decode import Fit, UnreadableImage, decode, fit_square
-from chexmsn.evaluation.scoring import Degraded, probabilities
+from chexmsn.evaluation.adapters._model import Model
+from chexmsn.evaluation.adapters.chexmsn import model_of
+from chexmsn.evaluation.scoring import Degraded, probabilities, view
 from chexmsn.models.artefact import ClassifierArtefact, load_classifier
-from chexmsn.models.classifier import Classifier
-from chexmsn.views import evaluation_view
 
 log = logging.getLogger(__name__)
 
@@ -73,15 +72,15 @@ def predict(config: PredictConfig) -> Path:
     config.out.parent.mkdir(parents=True, exist_ok=True)  # an impossible place is told before the work
     names = image_names(config.images)
     artefact = load_classifier(config.model)
-    classifier = artefact.classifier.to(device)
-    files = _Files(config.images, names, round(classifier.size * FULL_FIELD), config.fit or _fit_of(artefact))
+    model = model_of(artefact).to(device)
+    files = _Files(config.images, names, round(model.input.size * FULL_FIELD), config.fit or _fit_of(artefact))
     batches = DataLoader(files, config.batch_size, num_workers=config.workers, collate_fn=list)
     read: list[Read] = []
     scores: list[Float32[np.ndarray, "B C"]] = []
     for batch in progress(batches, total=len(batches), title="predict", unit="batch"):
         read += [file._replace(square=None) for file in batch]
         if squares := [file.square for file in batch if file.square is not None]:
-            scores.append(_probabilities(classifier, np.stack(squares)))
+            scores.append(_probabilities(model, np.stack(squares)))
     _list_unreadable({file.name: file.fault for file in read if file.fault}, config.out)
     if not scores:
         raise UserError(f"none of the {len(names)} images in {config.images} could be read: see {_beside(config.out)}")
@@ -137,10 +136,8 @@ class _Files(Dataset):
             return Read(name, None, str(error))
 
 
-def _probabilities(classifier: Classifier, squares: UInt8[np.ndarray, "B S S"]) -> Float32[np.ndarray, "B C"]:
-    device = next(classifier.parameters()).device
-    images = to_images(torch.from_numpy(squares).to(device))
-    return probabilities(classifier, Degraded(evaluation_view(images, classifier.size), None))
+def _probabilities(model: Model, squares: UInt8[np.ndarray, "B S S"]) -> Float32[np.ndarray, "B C"]:
+    return probabilities(model, Degraded(view(torch.from_numpy(squares), model), None))
 
 
 def _beside(out: Path) -> Path:

@@ -147,7 +147,8 @@ class Plan:
         source: the encoder.
         fitted: what is learned from.
         chosen: what options are chosen on.
-        tested: the images of the tested split, and the findings that there is something to learn of.
+        images: those of the tested split.
+        tested: their labels, of the findings that there is something to learn of.
         terms: how scores become results.
     """
 
@@ -155,6 +156,7 @@ class Plan:
     source: Source
     fitted: Known
     chosen: Known
+    images: Collection
     tested: Tested
     terms: Terms
 
@@ -176,7 +178,7 @@ class Plan:
             resamples=config.resamples,
             seed=config.seed,
         )
-        return cls(config, source, fitted, chosen, Tested.on(images, findings, config.labels), terms)
+        return cls(config, source, fitted, chosen, images, Tested.on(images, findings, config.labels), terms)
 
     @property
     def curves(self) -> dict[str, Path]:
@@ -200,7 +202,7 @@ class Plan:
         return {
             "model": self.terms.model,
             "weights": fingerprint(self.source.encoder),
-            "data": self.tested.images.packs[0].fingerprint,
+            "data": self.images.packs[0].fingerprint,
             **{name: getattr(self.config, name) for name in named},
         }
 
@@ -209,7 +211,14 @@ class Plan:
         """What the record of the run says beyond the configuration."""
         encoder, provenance, _ = self.source
         methods = [*methods_of(provenance), self.config.method]
-        return record(self.terms, self.tested, encoder, encoder, methods, provenance)
+        about = {
+            "fingerprint": fingerprint(encoder),
+            "kind": encoder.kind,
+            "encoder": encoder.config.name,
+            "size": encoder.config.size,
+            "patch": encoder.config.patch,
+        }
+        return record(self.terms, self.tested, about, methods, provenance)
 
 
 def _source(config: ProbeConfig) -> Source:
@@ -248,8 +257,12 @@ def _check_choice(chosen: Known, findings: tuple[str, ...], config: ProbeConfig)
 
 def _score(plan: Plan, run: RunFolder, parts: Parts, device: torch.device) -> pd.DataFrame:
     fitted, queries, tested = (
-        _features(plan, known.images, name, parts, device)
-        for name, known in (("fit", plan.fitted), ("validate", plan.chosen), ("test", plan.tested))
+        _features(plan, images, name, parts, device)
+        for name, images in (
+            ("fit", plan.fitted.images),
+            ("validate", plan.chosen.images),
+            ("test", plan.images),
+        )
     )
     bank = Bank(fitted, torch.from_numpy(plan.fitted.labels).to(device))
     reader = load("chexmsn.evaluation.probes", plan.config.method).Probe(plan.config.options, bank)

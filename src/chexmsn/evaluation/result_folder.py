@@ -14,18 +14,15 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float32
-from torch import nn
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_atomic
 from chexmsn.data.collection import Collection
 from chexmsn.data.labels import Policy
-from chexmsn.evaluation.cohort import LEVEL, Cohort, Resampling
+from chexmsn.evaluation.cohort import LEVEL, Cohort, Resampling, findings_of
 from chexmsn.evaluation.conditions import Condition, mechanism
 from chexmsn.evaluation.results import results_table, without_interval
 from chexmsn.evaluation.scoring import Cell, Parts
-from chexmsn.models.artefact import fingerprint
-from chexmsn.models.encoder import Encoder
 from chexmsn.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -38,14 +35,14 @@ class Tested:
     """The images that something is tested on, and what they say of the findings.
 
     Attributes:
-        images: those of one split of one pack.
+        data: what a record says of where they come from: name, source, fingerprint, split.
         policy: what uncertain and blank labels count as.
         findings: those that are tested, by their canonical names.
         labels: the table of `labels.parquet`, one row per image.
         cohort: the same labels, for what they say of the findings.
     """
 
-    images: Collection
+    data: Mapping[str, Any]
     policy: Policy
     findings: tuple[str, ...]
     labels: pd.DataFrame
@@ -53,23 +50,27 @@ class Tested:
 
     @classmethod
     def on(cls, images: Collection, findings: tuple[str, ...], policy: Policy) -> "Tested":
-        """Raises UserError where no finding has both positives and negatives."""
-        labels = labels_table(images, findings, policy)
-        return cls(images, policy, findings, labels, Cohort.of(labels, Resampling(resamples=1)))
+        """Those of one split of one pack. Raises UserError where no finding has both positives and negatives."""
+        pack = images.packs[0]
+        told = {
+            "name": pack.name,
+            "source": pack.info["source"],
+            "fingerprint": pack.fingerprint,
+            "split": images.splits[0],
+        }
+        return cls.of(told, labels_table(images, findings, policy), policy)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], labels: pd.DataFrame, policy: Policy) -> "Tested":
+        """Those of a table of labels. Raises UserError where no finding has both positives and negatives."""
+        return cls(data, policy, findings_of(labels), labels, Cohort.of(labels, Resampling(resamples=1)))
 
     @property
     def facts(self) -> dict[str, Any]:
         """What a record says of them."""
-        pack = self.images.packs[0]
+        size = {"images": len(self.labels), "patients": self.labels["patient_id"].nunique()}
         return {
-            "data": {
-                "name": pack.name,
-                "source": pack.info["source"],
-                "fingerprint": pack.fingerprint,
-                "split": self.images.splits[0],
-                "images": len(self.images),
-                "patients": self.labels["patient_id"].nunique(),
-            },
+            "data": {**self.data, **size},
             "findings": [finding for finding in self.findings if finding not in self.cohort.left_out],
             "left_out": self.cohort.left_out,
             "policy": self.policy,
@@ -111,21 +112,12 @@ class Terms:
 def record(
     terms: Terms,
     tested: Tested,
-    model: nn.Module,
-    encoder: Encoder,
+    model: Mapping[str, Any],
     methods: Sequence[str],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What `run.json` says beyond the configuration, of a model and the encoder that it has or is."""
-    about = {
-        "name": terms.model,
-        "method": " + ".join(methods) or None,
-        "fingerprint": fingerprint(model),
-        "kind": encoder.kind,
-        "encoder": encoder.config.name,
-        "size": encoder.config.size,
-        "patch": encoder.config.patch,
-    }
+    """What `run.json` says beyond the configuration; `model` is what is told of the model besides name and methods."""
+    about = {"name": terms.model, "method": " + ".join(methods) or None, **model}
     made = {"schema_version": SCHEMA_VERSION, "command": shlex.join(sys.argv), "model": about}
     return made | tested.facts | terms.facts | {"provenance": provenance}
 

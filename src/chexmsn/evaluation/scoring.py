@@ -1,4 +1,4 @@
-"""A classifier's scores of many images under many conditions, resumable image by image.
+"""A model's scores of many images under many conditions, resumable image by image.
 
 A batch of images is read once and every condition is made from it in turn, so no degraded copy is
 ever stored. Corruptions act on the image in [0, 1] at the network's resolution, before the model's
@@ -22,10 +22,15 @@ from chexmsn.core.progress import progress
 from chexmsn.core.shapes import Images, Kept, Keys, Pixels
 from chexmsn.corruptions import apply, fill_patches, kept_count, kept_patches
 from chexmsn.data.collection import Collection
+from chexmsn.evaluation.adapters._model import Model
 from chexmsn.evaluation.conditions import CLEAN, FILLS, TOKENS, Condition, drops_patches
-from chexmsn.models.classifier import Classifier
-from chexmsn.models.encoder import Encoder
 from chexmsn.views import evaluation_view
+
+_TOKENLESS = {
+    "cnn": "is a CNN and has no tokens to remove",
+    "transformer": "keeps its tokens to itself, none can be removed from outside",
+    "callable": "is not known to have tokens that could be removed",
+}
 
 
 class Cell(NamedTuple):
@@ -47,26 +52,20 @@ def cells_of(conditions: Sequence[Condition], repeats: int) -> list[Cell]:
     return [Cell(condition, n) for condition in conditions for n in range(1 if condition == CLEAN else repeats)]
 
 
-def why_not(condition: Condition, encoder: Encoder) -> str | None:
-    """The sentence that says why a condition does not apply to a network; None where it does."""
-    if condition.corruption == TOKENS and encoder.kind == "cnn":
-        return f"{encoder.config.name} is a CNN and has no tokens to remove: see patches-black"
+def why_not(condition: Condition, model: Model) -> str | None:
+    """The sentence that says why a condition does not apply to a model; None where it does."""
+    if condition.corruption == TOKENS and not model.supports_token_removal:
+        return f"{model.network} {_TOKENLESS[model.kind]}: see patches-black"
     if not drops_patches(condition.corruption):
         return None
-    patches = _patches(encoder)
     try:
-        kept_count(patches, condition.severity)
+        kept_count(model.patches, condition.severity)
     except UserError:
-        return f"a share of {condition.severity:g} leaves none of {patches} patches"
+        return f"a share of {condition.severity:g} leaves none of {model.patches} patches"
     return None
 
 
-def _patches(encoder: Encoder) -> int:
-    rows, columns = encoder.grid(encoder.config.size)
-    return rows * columns
-
-
-def degrade(images: Images, condition: Condition, draws: Draws, encoder: Encoder, dataset_mean: float) -> Degraded:
+def degrade(images: Images, condition: Condition, draws: Draws, model: Model, dataset_mean: float) -> Degraded:
     """Images under a condition.
 
     The draws do not depend on severity: masks are nested, and noise grows on one field. Patches are
@@ -77,10 +76,10 @@ def degrade(images: Images, condition: Condition, draws: Draws, encoder: Encoder
         return Degraded(images, None)
     if not drops_patches(condition.corruption):
         return Degraded(apply(condition.corruption, images, condition.severity, draws), None)
-    kept = kept_patches(draws.stream("patches"), _patches(encoder), condition.severity)
+    kept = kept_patches(draws.stream("patches"), model.patches, condition.severity)
     if condition.corruption == TOKENS:
         return Degraded(images, kept)
-    return Degraded(fill_patches(images, kept, encoder.config.patch, FILLS[condition.corruption], dataset_mean), None)
+    return Degraded(fill_patches(images, kept, model.patch, FILLS[condition.corruption], dataset_mean), None)
 
 
 @dataclass(frozen=True)
@@ -88,14 +87,14 @@ class Scorer:
     """Gives a batch the probabilities of some findings under every cell.
 
     Attributes:
-        classifier: in evaluation mode, on the device to compute on.
+        model: on the device to compute on.
         outputs: which of its outputs are asked for.
         cells: the conditions and repeats.
         seed: every draw follows from it, the image's key, the corruption and the repeat.
         dataset_mean: the mean training pixel of the tested pack, in [0, 1].
     """
 
-    classifier: Classifier
+    model: Model
     outputs: tuple[int, ...]
     cells: Sequence[Cell]
     seed: int
@@ -103,19 +102,22 @@ class Scorer:
 
     def passes(self, pixels: Pixels, keys: Keys) -> Iterator[Float32[np.ndarray, "B C"]]:
         """The probabilities under one cell after the other. Raises UserError where they are not numbers."""
-        device = next(self.classifier.parameters()).device
-        images = evaluation_view(to_images(pixels.to(device)), self.classifier.size)
-        draws = Draws.of(self.seed, keys.to(device))
+        images = view(pixels, self.model)
+        draws = Draws.of(self.seed, keys.to(self.model.device))
         for condition, repeat in self.cells:
             repeated = draws.stream("repeat", repeat)
-            shown = degrade(images, condition, repeated, self.classifier.encoder, self.dataset_mean)
-            yield probabilities(self.classifier, shown)[:, list(self.outputs)]
+            shown = degrade(images, condition, repeated, self.model, self.dataset_mean)
+            yield probabilities(self.model, shown)[:, list(self.outputs)]
 
 
-@torch.inference_mode()
-def probabilities(classifier: Classifier, shown: Degraded) -> Float32[np.ndarray, "B C"]:
-    """What a classifier answers. Raises UserError where that is not a number."""
-    scores = classifier.probabilities(*shown).cpu().numpy()
+def view(pixels: Pixels, model: Model) -> Images:
+    """What a model sees of images, on its device and of its size."""
+    return evaluation_view(to_images(pixels.to(model.device)), model.input.size, model.input.shown)
+
+
+def probabilities(model: Model, shown: Degraded) -> Float32[np.ndarray, "B C"]:
+    """What a model answers. Raises UserError where that is not a number."""
+    scores = model.scores(*shown).cpu().numpy()
     if not np.isfinite(scores).all():
         raise UserError("the model's answers are not numbers: its training diverged, take another checkpoint")
     return scores

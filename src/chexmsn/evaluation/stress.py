@@ -9,12 +9,15 @@ import pandas as pd
 import torch
 
 from chexmsn.core.device import choose_device
-from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
+from chexmsn.core.lookup import load
 from chexmsn.data.collection import Collection
-from chexmsn.data.labels import Policy, canonical, shared_findings
+from chexmsn.data.labels import Policy
 from chexmsn.data.pack import open_pack
+from chexmsn.evaluation.adapters._model import Model
 from chexmsn.evaluation.conditions import chosen, with_pixels
+from chexmsn.evaluation.findings import match
+from chexmsn.evaluation.model_check import Sample, doubts, input_doubts
 from chexmsn.evaluation.result_folder import (
     Terms,
     Tested,
@@ -23,15 +26,16 @@ from chexmsn.evaluation.result_folder import (
     corruptions_seen,
     fill,
     methods_of,
-    name_of,
     record,
     scores_table,
 )
 from chexmsn.evaluation.scoring import Cell, Parts, Scorer, cells_of, score, why_not
-from chexmsn.models.artefact import ClassifierArtefact, fingerprint, load_classifier
 from chexmsn.training.run_folder import open_run
 
 log = logging.getLogger(__name__)
+
+ADAPTERS = "chexmsn.evaluation.adapters"
+OURS = "chexmsn"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,10 +43,12 @@ class StressConfig:
     """A stress test.
 
     Attributes:
-        model: training run, classifier folder or checkpoint.
+        model: training run, classifier folder or checkpoint; of an adapter, what it opens (docs/any-model.md).
         data: pack to test on, as `chexmsn prepare` makes it; another one than the model's own tests how it generalises.
         out: folder for scores and results.
-        name: what tables and figures call the model; the name of its run folder when empty.
+        adapter: where the model comes from (a file in chexmsn/evaluation/adapters).
+        options: the adapter's own options.
+        name: what tables and figures call the model; the name of its run folder or file when empty.
         split: split of the pack whose images are scored.
         labels: what uncertain (-1) and blank labels count as.
         conditions: grids (standard, fills), corruptions, or single conditions such as gaussian-blur:3.
@@ -56,6 +62,8 @@ class StressConfig:
     model: Path
     data: Path
     out: Path
+    adapter: str = OURS
+    options: Any = None
     name: str | None = None
     split: str = "test"
     labels: Policy = dataclasses.field(default_factory=Policy)
@@ -69,6 +77,9 @@ class StressConfig:
     def __post_init__(self) -> None:
         check_limits(self, repeats="[1, inf)", resamples="[1, inf)", batch_size="[1, inf)")
         check_policy(self.labels)
+        adapter = load(ADAPTERS, self.adapter)
+        if self.options is None:
+            object.__setattr__(self, "options", adapter.Config())
 
 
 def stress(config: StressConfig) -> Path:
@@ -77,16 +88,18 @@ def stress(config: StressConfig) -> Path:
     The same configuration resumes, or says that it is finished.
 
     Raises:
-        UserError: bad configuration, model, data or device; nothing to rank; a folder of another configuration.
+        UserError: bad configuration, model, data or device; nothing to rank; a folder of another configuration; a
+            model whose answers to clean images show that something is wrong.
     """
     device = choose_device(config.device)
-    plan = Plan.open(config)
-    run = open_run(config.out, "stress", plan.asked, plan.facts)
+    plan = Plan.open(config, device)
+    doubted = {} if (config.out / "run.json").is_file() else {"doubts": plan.doubts()}
+    run = open_run(config.out, "stress", plan.asked, plan.facts | doubted)
     if run.finished:
         log.info("%s is finished: nothing to do", run.path)
         return run.path
     with run.alone():
-        fill(run, plan.tested, plan.terms, device, curves=plan.curves, score=lambda parts: _score(plan, parts, device))
+        fill(run, plan.tested, plan.terms, device, curves=plan.model.curves, score=lambda parts: _score(plan, parts))
     return run.path
 
 
@@ -96,34 +109,50 @@ class Plan:
 
     Attributes:
         config: the configuration.
-        artefact: the classifier.
-        tested: the images of the split, and the findings that classifier and pack share.
-        terms: the conditions, for a CNN with black pixels wherever tokens are removed as well.
+        model: the classifier, on its device.
+        images: those of the split.
+        tested: their labels, of the findings that classifier and pack share.
+        outputs: which of the classifier's outputs these are.
+        terms: the conditions, with black pixels wherever tokens are to be removed and cannot be.
     """
 
     config: StressConfig
-    artefact: ClassifierArtefact
+    model: Model
+    images: Collection
     tested: Tested
+    outputs: tuple[int, ...]
     terms: Terms
 
     @classmethod
-    def open(cls, config: StressConfig) -> "Plan":
+    def open(cls, config: StressConfig, device: torch.device) -> "Plan":
         """Open everything. Raises UserError as `stress` does."""
-        artefact = load_classifier(config.model)
-        images = Collection([open_pack(config.data)], [config.split])
-        check_unseen(images, artefact.provenance, str(artefact.path))
-        encoder = artefact.classifier.encoder
+        model = load(ADAPTERS, config.adapter).open(config.model, config.options).to(device)
+        pack = open_pack(config.data)
+        images = Collection([pack], [config.split])
+        check_unseen(images, model.provenance, str(config.model))
+        matched = match(model.findings, pack.findings, str(config.model), str(pack.folder))
         asked_for = chosen(config.conditions)
-        conditions = with_pixels(asked_for) if encoder.kind == "cnn" else asked_for
+        conditions = asked_for if model.supports_token_removal else with_pixels(asked_for)
         terms = Terms(
-            model=config.name or name_of(artefact.path),
+            model=config.name or model.name,
             conditions=conditions,
-            not_applicable={condition: why for condition in conditions if (why := why_not(condition, encoder))},
-            seen=corruptions_seen(artefact.provenance),
+            not_applicable={condition: why for condition in conditions if (why := why_not(condition, model))},
+            seen=corruptions_seen(model.provenance),
             resamples=config.resamples,
             seed=config.seed,
         )
-        return cls(config, artefact, Tested.on(images, _shared(artefact, images), config.labels), terms)
+        tested = Tested.on(images, tuple(matched), config.labels)
+        return cls(config, model, images, tested, tuple(matched.values()), terms)
+
+    def doubts(self) -> list[str]:
+        """What answers to a few clean images leave in doubt. Raises UserError for what cannot be right."""
+        sample = Sample.of(self.images, self.tested.labels, self.outputs, self.config.batch_size)
+        found = doubts(self.model, sample)
+        if self.config.adapter != OURS:
+            found += input_doubts(self.model, sample)
+        for doubt in found:
+            log.warning("%s", doubt)
+        return found
 
     @property
     def cells(self) -> list[Cell]:
@@ -132,49 +161,28 @@ class Plan:
         return cells_of(applicable, self.config.repeats)
 
     @property
-    def outputs(self) -> tuple[int, ...]:
-        """Which of the classifier's outputs the findings are."""
-        known = [canonical(finding) for finding in self.artefact.findings]
-        return tuple(known.index(finding) for finding in self.tested.findings)
-
-    @property
-    def curves(self) -> dict[str, Path]:
-        """The curves of the model's training, which lie beside it."""
-        return {name: self.artefact.path / name for name in ("pretraining.csv", "training.csv")}
-
-    @property
     def asked(self) -> dict[str, Any]:
         """The part of the configuration that decides the results, with models and data by what they hold."""
-        named = ("split", "labels", "conditions", "repeats", "resamples", "seed")
+        named = ["split", "labels", "conditions", "repeats", "resamples", "seed"]
+        if self.config.adapter != OURS:  # results of before there were adapters stay what they are
+            named += ["adapter", "options"]
         return {
             "model": self.terms.model,
-            "weights": fingerprint(self.artefact.classifier),
-            "data": self.tested.images.fingerprint,
+            "weights": self.model.fingerprint,
+            "data": self.images.fingerprint,
             **{name: getattr(self.config, name) for name in named},
         }
 
     @property
     def facts(self) -> dict[str, Any]:
         """What the record of the run says beyond the configuration."""
-        classifier, provenance = self.artefact.classifier, self.artefact.provenance
-        told = record(self.terms, self.tested, classifier, classifier.encoder, methods_of(provenance), provenance)
+        provenance = self.model.provenance
+        told = record(self.terms, self.tested, self.model.about, methods_of(provenance), provenance)
         return told | {"repeats": self.config.repeats}
 
 
-def _shared(artefact: ClassifierArtefact, images: Collection) -> tuple[str, ...]:
-    findings = shared_findings(artefact.findings, images.findings)
-    if not findings:
-        raise UserError(
-            f"the model and the pack share no finding: {artefact.path} tells {', '.join(artefact.findings)}, "
-            f"{images.packs[0].folder} has labels of {', '.join(images.findings) or 'nothing'}; choose another pack"
-        )
-    return findings
-
-
-def _score(plan: Plan, parts: Parts, device: torch.device) -> pd.DataFrame:
-    tested = plan.tested
-    classifier = plan.artefact.classifier.to(device)
-    scorer = Scorer(classifier, plan.outputs, plan.cells, plan.config.seed, tested.images.packs[0].mean)
+def _score(plan: Plan, parts: Parts) -> pd.DataFrame:
+    scorer = Scorer(plan.model, plan.outputs, plan.cells, plan.config.seed, plan.images.packs[0].mean)
     how = {"batch_size": plan.config.batch_size, "title": "stress"}
-    scores = score(scorer.passes, len(plan.cells), tested.images, parts, **how)
-    return scores_table(scores, plan.cells, tested.labels, tested.findings)
+    scores = score(scorer.passes, len(plan.cells), plan.images, parts, **how)
+    return scores_table(scores, plan.cells, plan.tested.labels, plan.tested.findings)

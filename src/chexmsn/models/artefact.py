@@ -338,7 +338,14 @@ def empty_encoder(config: EncoderConfig) -> Encoder:
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Give a model its weights. Raises UserError with the names of those that do not fit; `path` is where they lay."""
-    wanted = model.state_dict()
+    if told := misfits(model.state_dict(), weights):
+        name = getattr(model, "encoder", model).config.name
+        raise UserError(f"the weights in {path} do not fit {name}: {told}. Choose the encoder they were trained with")
+    model.load_state_dict(weights, assign=True)
+
+
+def misfits(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    """What a table of weights lacks, has too much, and has in another shape than wanted; empty where they fit."""
     shared = wanted.keys() & weights.keys()
     problems = {
         "missing": [name for name in wanted if name not in weights],
@@ -349,11 +356,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
             if name in shared and weights[name].shape != wanted[name].shape
         ],
     }
-    told = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
-    if told:
-        name = getattr(model, "encoder", model).config.name
-        raise UserError(f"the weights in {path} do not fit {name}: {told}. Choose the encoder they were trained with")
-    model.load_state_dict(weights, assign=True)
+    return "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
 
 
 def _shape(tensor: Tensor) -> str:

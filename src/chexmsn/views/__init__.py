@@ -10,6 +10,6 @@
 
 from chexmsn.views.affine import Affine
 from chexmsn.views.intensity import Blur, Jitter
-from chexmsn.views.plan import ViewGroup, ViewPlan, evaluation_view, make_views
+from chexmsn.views.plan import EVALUATED_SHARE, ViewGroup, ViewPlan, evaluation_view, make_views
 
-__all__ = ["Affine", "Blur", "Jitter", "ViewGroup", "ViewPlan", "evaluation_view", "make_views"]
+__all__ = ["EVALUATED_SHARE", "Affine", "Blur", "Jitter", "ViewGroup", "ViewPlan", "evaluation_view", "make_views"]

@@ -99,8 +99,8 @@ def _boxes(images: Images, group: ViewGroup, each: Draws) -> Boxes:
     return Boxes(boxes.rows, flip(boxes.columns, flipped))
 
 
-def evaluation_view(images: Images, size: int) -> Float[Tensor, "B 1 size size"]:
-    """The central 224/256 of the side, resized to `size`: what the published evaluation sees, at any size.
+def evaluation_view(images: Images, size: int, shown: float = EVALUATED_SHARE) -> Float[Tensor, "B 1 size size"]:
+    """The central 224/256 of the side, or another share, resized to `size`: what the published evaluation sees.
 
     Where that is a slice of the image (256 to 224, 128 to 112), it is exactly that slice. Raises
     UserError for a size below 1.
@@ -111,7 +111,7 @@ def evaluation_view(images: Images, size: int) -> Float[Tensor, "B 1 size size"]
     if size < 1:
         raise UserError(f"the size of a view must be at least 1, not {size}: choose for example 224")
     height, width = images.shape[2:]
-    if min(height, width) * EVALUATED_SHARE == size and (height - size) % 2 == (width - size) % 2 == 0:
+    if min(height, width) * shown == size and (height - size) % 2 == (width - size) % 2 == 0:
         top, left = (height - size) // 2, (width - size) // 2
         return images[:, :, top : top + size, left : left + size]
-    return resize_boxes(images, central_boxes(len(images), height, width, EVALUATED_SHARE, images.device), size)
+    return resize_boxes(images, central_boxes(len(images), height, width, shown, images.device), size)

@@ -1,0 +1,228 @@
+"""Is this model fed and read as it should be? Answers to a few clean images tell, before thousands are scored.
+
+What cannot be right is refused. What may be right and rarely is becomes a doubt: a sentence that is told and recorded.
+Nothing is chosen here, since the labels are those of the test images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float32, Float64
+
+from chexmsn.core.errors import UserError
+from chexmsn.core.shapes import Pixels
+from chexmsn.data.collection import Collection
+from chexmsn.evaluation.adapters._model import Input, Model
+from chexmsn.evaluation.cohort import labels_of
+from chexmsn.evaluation.scoring import Degraded, probabilities, view
+from chexmsn.metrics.bootstrap import patient_counts, percentile_interval, resampled_auroc
+from chexmsn.metrics.ranking import auroc, both_classes, macro
+
+CHECKED = 256  # images: enough to see a macro AUROC within some 0.05, and less than a hundredth of MIMIC-CXR's grid
+RESAMPLES = 400
+CLEARLY = 0.03  # of macro AUROC: less is no reason to doubt what somebody says of their model
+UNSURE = 0.99  # level of intervals here: several ways of feeding are tried, and none may win by chance
+DEFINED = 0.5  # share of resamples that may lack a class of some finding, as for every macro interval
+SAME = 1e-3  # by which probabilities of one image may differ from batch to batch; half precision differs by that
+
+# What black and white are fed as, where it is not what a model's owner says, and mean and std of ImageNet's pixels.
+FEEDS = {
+    "0 to 1": {"value_range": (0.0, 1.0), "mean": (0.0,), "std": (1.0,)},
+    "0 to 255": {"value_range": (0.0, 255.0), "mean": (0.0,), "std": (1.0,)},
+    "-1 to 1": {"value_range": (-1.0, 1.0), "mean": (0.0,), "std": (1.0,)},
+    "-1024 to 1024": {"value_range": (-1024.0, 1024.0), "mean": (0.0,), "std": (1.0,)},
+    "0 to 1 with mean 0.45 and std 0.226, ImageNet's": {"value_range": (0.0, 1.0), "mean": (0.45,), "std": (0.226,)},
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some clean images, spread over the test set, with their labels.
+
+    Attributes:
+        pixels: as they lie in the pack.
+        labels: rows of the table of labels.
+        outputs: which of the model's outputs the labels are of.
+        batch_size: images at once.
+    """
+
+    pixels: Pixels
+    labels: pd.DataFrame
+    outputs: tuple[int, ...]
+    batch_size: int
+
+    @classmethod
+    def of(cls, images: Collection, labels: pd.DataFrame, outputs: tuple[int, ...], batch_size: int) -> "Sample":
+        """At most CHECKED images of a test set."""
+        rows = np.unique(np.linspace(0, len(images) - 1, min(CHECKED, len(images))).round().astype(np.int64))
+        return cls(torch.from_numpy(images.pixels(rows)), labels.iloc[rows], outputs, batch_size)
+
+    def scores(self, model: Model) -> Float32[np.ndarray, "N C"]:
+        """The probabilities of the labelled findings."""
+        batches = self.pixels.split(self.batch_size)
+        found = [probabilities(model, Degraded(view(batch, model), None)) for batch in batches]
+        return np.concatenate(found)[:, list(self.outputs)]
+
+    @property
+    def can_judge(self) -> bool:
+        """Whether any finding is there and not there among the images."""
+        return bool(both_classes(labels_of(self.labels)).any())
+
+    def macro_auroc(self, scores: Float32[np.ndarray, "N C"]) -> "Macro":
+        """The macro AUROC, with resamples of the patients that are the same for all scores."""
+        labels = labels_of(self.labels)
+        judged = both_classes(labels)
+        counts = patient_counts(self.labels["patient_id"].to_numpy(), RESAMPLES, seed=0)
+        value = macro(auroc(scores, labels), judged)
+        return Macro(float(value), macro(resampled_auroc(scores, labels, counts), judged))
+
+
+class Macro(NamedTuple):
+    """A macro AUROC and its resamples."""
+
+    value: float
+    samples: Float64[np.ndarray, "R"]
+
+
+def doubts(model: Model, sample: Sample) -> list[str]:
+    """What a model's answers leave in doubt.
+
+    Raises:
+        UserError: the model does not take its input, or its answers are no probabilities, do not tell images apart, or
+            depend on chance or on the other images of a batch.
+    """
+    _check_taken(model, sample)
+    scores = sample.scores(model)
+    _check_probabilities(scores, model)
+    _check_varied(scores, model)
+    _check_repeated(scores, model, sample)
+    return [
+        *_constant(scores, model, sample),
+        *_already_probabilities(model, sample),
+        *_worse_than_chance(scores, sample),
+    ]
+
+
+def input_doubts(model: Model, sample: Sample) -> list[str]:
+    """Whether another value range than the stated one would clearly tell more: one sentence, of the best, or none."""
+    if not sample.can_judge:
+        return []
+    stated = sample.macro_auroc(sample.scores(model))
+    better: dict[str, float] = {}
+    for name, changes in _other_feeds(model.input).items():
+        other = _answers_if_any(model.fed(**changes), sample)
+        if other is not None and _clearly_above(tried := sample.macro_auroc(other), stated):
+            better[name] = tried.value
+    if not better:
+        return []
+    name = max(better, key=better.__getitem__)
+    return [
+        f"fed with pixels of {name}, the model tells more of {len(sample.labels)} clean images: macro AUROC "
+        f"{better[name]:.2f} against {stated.value:.2f} as stated ({model.input}). See value_range, mean and std"
+    ]
+
+
+def _check_taken(model: Model, sample: Sample) -> None:
+    feed = model.input
+    try:
+        model.scores(view(sample.pixels[:1], model))
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{model.name} does not take an image of {feed.channels} x {feed.size} x {feed.size} ({reason}): "
+            "see the options size and channels"
+        ) from error
+
+
+def _check_probabilities(scores: Float32[np.ndarray, "N C"], model: Model) -> None:
+    low, high = float(scores.min()), float(scores.max())
+    if low < 0 or high > 1:
+        raise UserError(
+            f"{model.name} answers clean images with {low:.3g} to {high:.3g}, which are no probabilities: "
+            "if these are logits, give --options.answers logits (findings) or softmax (classes that exclude each other)"
+        )
+
+
+def _check_varied(scores: Float32[np.ndarray, "N C"], model: Model) -> None:
+    if len(scores) > 1 and (np.ptp(scores, axis=0) == 0).all():
+        raise UserError(
+            f"{model.name} answers {len(scores)} different images alike ({_some(scores[0])}), fed with {model.input}: "
+            "see value_range, mean and std, and whether its weights are loaded"
+        )
+
+
+def _check_repeated(scores: Float32[np.ndarray, "N C"], model: Model, sample: Sample) -> None:
+    """The first images once more, each alone."""
+    count = min(4, len(scores))
+    alone = [probabilities(model, Degraded(view(image, model), None)) for image in sample.pixels[:count].split(1)]
+    differ = float(np.abs(np.concatenate(alone)[:, list(sample.outputs)] - scores[:count]).max())
+    if differ > SAME:
+        raise UserError(
+            f"{model.name} answers one image differently, by {differ:.2g}, when it comes alone: it draws numbers or "
+            "looks at the whole batch, put it in evaluation mode"
+        )
+
+
+def _constant(scores: Float32[np.ndarray, "N C"], model: Model, sample: Sample) -> list[str]:
+    findings = [model.findings[output] for output in sample.outputs]
+    flat = [finding for finding, column in zip(findings, scores.T, strict=True) if np.ptp(column) == 0]
+    if not flat or len(scores) == 1:
+        return []
+    return [f"{len(scores)} clean images all have one score of {', '.join(flat)}: was the model trained for it?"]
+
+
+def _already_probabilities(model: Model, sample: Sample) -> list[str]:
+    if model.answers == "probabilities":
+        return []
+    answers = torch.cat([model.raw(view(batch, model)) for batch in sample.pixels.split(sample.batch_size)])
+    if answers.min() < 0 or answers.max() > 1:
+        return []
+    return [
+        f"the answers to {len(answers)} clean images lie in [0, 1] and are said to be {model.answers}: "
+        "if they are probabilities already, give --options.answers probabilities"
+    ]
+
+
+def _worse_than_chance(scores: Float32[np.ndarray, "N C"], sample: Sample) -> list[str]:
+    if not sample.can_judge:
+        return []
+    found = sample.macro_auroc(scores)
+    interval = percentile_interval(found.samples, UNSURE, undefined_at_most=DEFINED)
+    if not interval.high < 0.5:
+        return []
+    return [
+        f"the model ranks {len(scores)} clean images worse than chance (macro AUROC {found.value:.2f}, "
+        f"{interval.low:.2f} to {interval.high:.2f}): are black and white exchanged, its outputs in another order, "
+        "or named for their opposite?"
+    ]
+
+
+def _other_feeds(stated: Input) -> dict[str, dict]:
+    """The usual ways of feeding that are not the stated one, and the stated one with black and white exchanged."""
+    exchanged = {"black and white exchanged": {"value_range": stated.value_range[::-1]}}
+    return {name: feed for name, feed in (FEEDS | exchanged).items() if not _is(stated, feed)}
+
+
+def _is(stated: Input, feed: dict) -> bool:
+    return all(np.allclose(getattr(stated, name), feed[name], atol=0.04) for name in feed)
+
+
+def _answers_if_any(model: Model, sample: Sample) -> Float32[np.ndarray, "N C"] | None:
+    """None where a model fed otherwise answers with what are no numbers."""
+    try:
+        return sample.scores(model)
+    except UserError:
+        return None
+
+
+def _clearly_above(tried: Macro, stated: Macro) -> bool:
+    better = percentile_interval(tried.samples - stated.samples, UNSURE, undefined_at_most=DEFINED)
+    return bool(tried.value - stated.value > CLEARLY and better.low > 0)
+
+
+def _some(scores: Sequence[float]) -> str:
+    return ", ".join(f"{score:.3g}" for score in scores[:3])
