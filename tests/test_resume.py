@@ -24,13 +24,13 @@ from lives import Moment
 OFTEN = {"checkpoint_minutes": 0.0}
 
 
-def pretraining(pack: Path, out: Path, epochs: int = 6):
+def pretraining(pack: Path, out: Path, epochs: int = 3):
     """MSN with moving target, schedules and stochastic depth; a checkpoint after every step."""
     config = runs.pretraining(pack, out, epochs=epochs, probe=None, **OFTEN)
     return replace(config, encoder=replace(config.encoder, drop_path=0.2))
 
 
-def classifier(pack: Path, out: Path, epochs: int = 6):
+def classifier(pack: Path, out: Path, epochs: int = 3):
     """A classifier with validation, the best one kept, and early stopping in sight."""
     return runs.downstream(pack, out, epochs=epochs, patience=4, min_delta=0.0, **OFTEN)
 
@@ -57,7 +57,7 @@ def whole(nursery, small_pack, tmp_path_factory):
     """Runs that were never killed, by kind and number of epochs."""
     done = {}
 
-    def run(kind: str, epochs: int = 6) -> Whole:
+    def run(kind: str, epochs: int = 3) -> Whole:
         if (kind, epochs) not in done:
             config = MADE_BY[kind](small_pack, tmp_path_factory.mktemp(kind) / "whole", epochs)
             start = time.monotonic()
@@ -103,25 +103,24 @@ IN_A_STEP = (
     Moment("torch.optim.AdamW.step", 4, "after"),
 )
 IN_A_CHECKPOINT = (
-    Moment("torch.save", 2, "within"),
-    Moment("torch.save", 2, "after"),
-    Moment("os.fsync", 4, "before"),
-    Moment("pathlib.Path.unlink", 4, "after"),
-    Moment("chexmsn.training.checkpoints.Path.replace", 5),
-    Moment("chexmsn.training.checkpoints.Path.replace", 5, "after"),
-    Moment("chexmsn.training.checkpoints.Path.replace", 6),
-    Moment("chexmsn.training.checkpoints.Path.replace", 6, "after"),
-    Moment("chexmsn.training.checkpoints.Path.replace", 7, "after"),
+    Moment("torch.save", 1, "within"),
+    Moment("torch.save", 1, "after"),
+    Moment("os.fsync", 2),  # of the folder, after the first step
+    Moment("os.fsync", 1),
+    Moment("os.fsync", 1, "after"),
+    Moment("chexmsn.training.checkpoints._remove", 2, "after"),  # the first tidies
+    *(Moment("pathlib.Path.replace", call, when) for call in (2, 3, 4) for when in ("before", "after")),
 )
 AT_THE_END_OF_AN_EPOCH = (
     Moment("chexmsn.methods.msn.Method.validation_step", 1),
-    Moment("chexmsn.methods.msn.Method.validation_step", 2, "after"),
+    Moment("chexmsn.methods.msn.Method.validation_step", 1, "after"),
     Moment("chexmsn.models.artefact.save_file"),
-    Moment("chexmsn.models.artefact.save_file", 2, "after"),
-    Moment("pathlib.Path.rename", 2),
-    Moment("pathlib.Path.rename", 2, "after"),
+    Moment("chexmsn.models.artefact.save_file", 1, "after"),
     Moment("pandas.DataFrame.to_csv"),
     Moment("pandas.DataFrame.to_csv", 1, "after"),
+    Moment("pathlib.Path.rename", 2),  # the encoder there was is moved away, the new one not yet in its place
+    Moment("pathlib.Path.rename", 1, "after"),
+    Moment("lightning.pytorch.Trainer.save_checkpoint", 4, "after"),
 )
 AT_THE_END = (Moment("chexmsn.training.run_folder.RunFolder.update", 2),)
 
@@ -149,7 +148,7 @@ def test_a_classifier_killed_at_dangerous_moments(whole, nursery, small_pack, tm
     for moment in (
         Moment("chexmsn.models.artefact.save_file", 1, "after"),
         Moment("chexmsn.training.loop.auroc", 1),
-        Moment("chexmsn.training.loop.auroc", 2, "after"),
+        Moment("chexmsn.training.loop.auroc", 1, "after"),
         Moment("pandas.DataFrame.to_csv", 1, "after"),
         Moment("chexmsn.training.run.copy_curves"),
     ):
@@ -286,7 +285,7 @@ def one_bit_flipped(file: Path) -> None:
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("harm", [truncated, one_bit_flipped, Path.unlink])
+@pytest.mark.parametrize("harm", [truncated, one_bit_flipped])
 def test_a_harmed_checkpoint_gives_way_to_the_one_before_it(harm, whole, small_pack, tmp_path, caplog):
     config = pretraining(small_pack, tmp_path / "run")
     with in_step(7, signal.SIGTERM), pytest.raises(SystemExit):
@@ -298,9 +297,7 @@ def test_a_harmed_checkpoint_gives_way_to_the_one_before_it(harm, whole, small_p
         pretrain(config)
     assert steps_kept(config) == 7
     assert description(last.with_name("previous.ckpt")), "the good one stays, not the harmed one"
-    assert (harm is Path.unlink) or re.search(
-        r"last\.ckpt is .*damaged.*: going on from the checkpoint before it", caplog.text
-    )
+    assert re.search(r"last\.ckpt is .*damaged.*: going on from the checkpoint before it", caplog.text)
     pretrain(config)
     check_same(config.out, whole("pretraining"))
 
