@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from chexmsn.core.errors import UserError
 from chexmsn.evaluation.cohort import Cohort, Resampling
 from chexmsn.evaluation.conditions import CLEAN, Condition
+from chexmsn.evaluation.measures import RANKING, read_cells
 from chexmsn.evaluation.results import COLUMNS, results_table, without_interval
 from chexmsn.metrics.bootstrap import patient_counts
 
@@ -47,9 +48,15 @@ def scores(labels: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([make_scores(labels, condition, noise, repeat) for condition, noise, repeat in cells])
 
 
-def table_of(scores: pd.DataFrame, labels: pd.DataFrame, conditions=(CLEAN, BLUR, NOISE), **options) -> pd.DataFrame:
-    options = {"model": "m", "not_applicable": {}, "seen": (), "resampling": Resampling(resamples=40, seed=7)} | options
-    return results_table(scores, labels, conditions, **options).set_index(["corruption", "finding", "metric"])
+def plain_table(scores: pd.DataFrame, labels: pd.DataFrame, conditions, resamples: int, **about) -> pd.DataFrame:
+    cohort = Cohort.of(labels, Resampling(resamples=resamples, seed=7))
+    cells = read_cells(scores, cohort)
+    estimates = {c: {name: m.estimate(repeats, cohort) for name, m in RANKING.items()} for c, repeats in cells.items()}
+    return results_table(estimates, cohort, conditions, **({"model": "m", "not_applicable": {}, "seen": ()} | about))
+
+
+def table_of(scores: pd.DataFrame, labels: pd.DataFrame, conditions=(CLEAN, BLUR, NOISE), **about) -> pd.DataFrame:
+    return plain_table(scores, labels, conditions, 40, **about).set_index(["corruption", "finding", "metric"])
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +133,7 @@ def test_sizes_count_labelled_images_their_patients_and_positives(labels, table)
 
 
 def test_columns_and_order(scores, labels):
-    options = {"model": "m", "not_applicable": {}, "seen": {"poisson-noise"}, "resampling": Resampling(resamples=5)}
-    table = results_table(scores, labels, (CLEAN, NOISE), **options)
+    table = plain_table(scores, labels, (CLEAN, NOISE), 5, seen={"poisson-noise"})
     assert tuple(table.columns) == COLUMNS
     assert table["finding"].head(4).tolist() == ["macro", *FINDINGS]
     assert len(table) == 2 * 2 * 4

@@ -4,9 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 
 from chexmsn.core.lookup import load, names
-from chexmsn.evaluation.conditions import drops_patches
+from chexmsn.evaluation.cohort import Cohort, Estimate
+from chexmsn.evaluation.conditions import CLEAN, Condition, drops_patches
+from chexmsn.evaluation.measures import rows_of
+from chexmsn.metrics.degradation import area_under_degradation, skill_under_degradation
 
 Area = Callable[[Sequence[float], np.ndarray], np.ndarray]
 Parts = TypeVar("Parts", bound=tuple)
@@ -37,3 +41,24 @@ def over_families(areas: Mapping[str, Parts]) -> dict[str, Parts]:
         family: type(members[0])(*(np.mean(parts, axis=0) for parts in zip(*members, strict=True)))
         for family, members in families.items()
     }
+
+
+MEASURES = {"area": area_under_degradation, "area_above_chance": skill_under_degradation}
+
+
+def areas_table(auroc: Mapping[Condition, Estimate], cohort: Cohort, model: str) -> pd.DataFrame:
+    """`areas.parquet`: areas under the degradation curve of each corruption, and the means over their families."""
+    corruptions = dict.fromkeys(condition.corruption for condition in auroc if condition != CLEAN)
+    parts = []
+    for metric, area in MEASURES.items():
+        areas = {corruption: _of_corruption(corruption, auroc, area) for corruption in corruptions}
+        for over, estimates in (("corruption", areas), ("family", over_families(areas))):
+            about = {"model": model, "over": over, "metric": metric}
+            parts += [rows_of(cohort, estimate, corruption=name, **about) for name, estimate in estimates.items()]
+    columns = ["model", "over", "corruption", "finding", "metric", "value", "low", "high"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def _of_corruption(corruption: str, auroc: Mapping[Condition, Estimate], area: Area) -> Estimate:
+    ladder = sorted((c for c in auroc if c.corruption in (corruption, CLEAN.corruption)), key=lambda c: c.severity)
+    return area_of(area, [condition.severity for condition in ladder], [auroc[condition] for condition in ladder])

@@ -1,12 +1,12 @@
 """The people of a test set: their images' labels, and how they are resampled."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Float64, Integer, Shaped
+from jaxtyping import Bool, Float, Float64, Int64, Integer, Shaped
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
@@ -23,6 +23,7 @@ from chexmsn.metrics.bootstrap import (
 from chexmsn.metrics.ranking import both_classes, macro
 
 MACRO = "macro"
+Kind = Literal["percentile", "bca"]
 LEVEL = 0.95
 
 
@@ -38,7 +39,7 @@ class Resampling:
 
     resamples: int = 1000
     seed: int = 0
-    interval: Literal["percentile", "bca"] = "percentile"
+    interval: Kind = "percentile"
 
     def __post_init__(self) -> None:
         check_limits(self, resamples="[1, inf)")
@@ -83,26 +84,38 @@ class Cohort:
     findings: tuple[str, ...]
     labels: Float[np.ndarray, "N C"]
     counts: Integer[np.ndarray, "R N"]
-    interval_kind: Literal["percentile", "bca"] = "percentile"
-    has_value: Bool[np.ndarray, "C"] = field(init=False)
-    in_macro: Bool[np.ndarray, "C"] = field(init=False)
-
-    def __post_init__(self) -> None:
-        has_value = both_classes(self.labels)
-        if not has_value.any():
-            raise UserError(
-                f"none of {', '.join(self.findings)} has both positives and negatives among the {len(self.table)} test "
-                "images: there is nothing to rank, choose another split, pack or label policy"
-            )
-        enough = has_value & enough_patients(self.labels, self.patients)
-        object.__setattr__(self, "has_value", has_value)
-        object.__setattr__(self, "in_macro", enough if enough.any() else has_value)
+    interval_kind: Kind
+    has_value: Bool[np.ndarray, "C"]
+    in_macro: Bool[np.ndarray, "C"]
 
     @classmethod
     def of(cls, table: pd.DataFrame, resampling: Resampling) -> "Cohort":
         """The cohort of a table of labels. Raises UserError where no finding has both positives and negatives."""
         counts = patient_counts(table["patient_id"].to_numpy(), resampling.resamples, resampling.seed)
-        return cls(table, findings_of(table), labels_of(table), counts, resampling.interval)
+        return cls.resampled(table, counts, resampling.interval)
+
+    @classmethod
+    def resampled(cls, table: pd.DataFrame, counts: Integer[np.ndarray, "R N"], interval: Kind) -> "Cohort":
+        """The cohort of a table of labels, over given resamples. Raises UserError as `of`."""
+        findings, labels = findings_of(table), labels_of(table)
+        has_value = both_classes(labels)
+        if not has_value.any():
+            raise UserError(
+                f"none of {', '.join(findings)} has both positives and negatives among the {len(table)} test images: "
+                "there is nothing to rank, choose another split, pack or label policy"
+            )
+        enough = has_value & enough_patients(labels, table["patient_id"].to_numpy())
+        return cls(table, findings, labels, counts, interval, has_value, enough if enough.any() else has_value)
+
+    def part(
+        self,
+        positions: Int64[np.ndarray, "G"],
+        has_value: Bool[np.ndarray, "C"],
+        in_macro: Bool[np.ndarray, "C"],
+    ) -> "Cohort":
+        """A group of the images, over the same resamples, with the findings that it tells something of."""
+        table, labels, counts = self.table.iloc[positions], self.labels[positions], self.counts[:, positions]
+        return Cohort(table, self.findings, labels, counts, self.interval_kind, has_value, in_macro)
 
     @property
     def patients(self) -> Shaped[np.ndarray, "N"]:
@@ -152,6 +165,12 @@ class Cohort:
         """How many leave-one-patient-out values an estimate has."""
         return len(np.unique(self.patients)) if self.interval_kind == "bca" else 0
 
+    def constant(self, value: float) -> Estimate:
+        """The same number for everything, such as the AUROC of chance."""
+        columns = 1 + len(self.findings)
+        rows = (), (len(self.counts),), (self.left_out_rows,)
+        return Estimate(*(np.full((*count, columns), value) for count in rows))
+
     def with_macro(
         self,
         value: Float[np.ndarray, "C"],
@@ -160,7 +179,10 @@ class Cohort:
     ) -> Estimate:
         """Put the mean over the fixed set first; a resample that lacks one of its findings has none."""
         parts = (value, samples, left_out)
-        return Estimate(*(np.concatenate([macro(part, self.in_macro)[..., None], part], axis=-1) for part in parts))
+        return Estimate(*(np.concatenate([self._macro(part)[..., None], part], axis=-1) for part in parts))
+
+    def _macro(self, values: Float[np.ndarray, "*R C"]) -> Float[np.ndarray, "*R"]:
+        return macro(values, self.in_macro) if self.in_macro.any() else np.full(values.shape[:-1], np.nan)
 
     @cached_property
     def sizes(self) -> pd.DataFrame:

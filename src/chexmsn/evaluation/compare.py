@@ -23,8 +23,8 @@ from chexmsn.core.progress import progress
 from chexmsn.evaluation.areas import area_of, family_of, over_families
 from chexmsn.evaluation.cohort import LEVEL, MACRO
 from chexmsn.evaluation.conditions import CLEAN, Condition, chosen
+from chexmsn.evaluation.measures import RANKING, Ranking
 from chexmsn.evaluation.repetitions import Model, Pooled, Scores, TestSets, models_of
-from chexmsn.evaluation.results import METRICS, Ranking
 from chexmsn.evaluation.runs import SCHEMA_VERSION, find_runs
 from chexmsn.metrics.bootstrap import percentile_interval
 from chexmsn.metrics.covariance import clustered_covariance, z_test
@@ -249,11 +249,11 @@ def _measured(plan: Plan) -> Iterator[Measured]:
 def _under(corruption: str, ladder: Sequence[Condition], plan: Plan) -> dict[Condition, dict[str, Measured]]:
     """The ranking metrics under each condition of a corruption."""
     scores = {model.name: model.scores(corruption, plan.sets) for model in plan.models}
-    return {condition: {metric: _metric(condition, metric, scores) for metric in METRICS} for condition in ladder}
+    return {condition: {metric: _metric(condition, metric, scores) for metric in RANKING} for condition in ladder}
 
 
 def _metric(condition: Condition, metric: str, scores: Mapping[str, Scores]) -> Measured:
-    of = {name: of_model.pooled(condition, METRICS[metric]) for name, of_model in scores.items()}
+    of = {name: of_model.pooled(condition, RANKING[metric]) for name, of_model in scores.items()}
     alone = {name: array for name, of_model in scores.items() if (array := of_model.alone(condition)) is not None}
     return Measured(condition.corruption, condition.severity, metric, of, alone if metric == "auroc" else {})
 

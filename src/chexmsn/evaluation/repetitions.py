@@ -16,9 +16,9 @@ import pandas as pd
 from jaxtyping import Float, Float64
 
 from chexmsn.core.errors import UserError
-from chexmsn.evaluation.cohort import Cohort, findings_of, labels_of
+from chexmsn.evaluation.cohort import Cohort, findings_of
 from chexmsn.evaluation.conditions import Condition
-from chexmsn.evaluation.results import Metric, Ranking
+from chexmsn.evaluation.measures import Measure, Ranking
 from chexmsn.evaluation.runs import ScoredRun
 from chexmsn.metrics.bootstrap import UNDEFINED_AT_MOST, macro_undefined_at_most, patient_counts
 
@@ -40,7 +40,7 @@ class TestSets:
         patients = np.concatenate([table["patient_id"].to_numpy() for table in tables])
         ends = np.cumsum([len(table) for table in tables])[:-1]
         counts = np.split(patient_counts(patients, resamples, seed), ends, axis=1)
-        return cls(tuple(Cohort(t, findings_of(t), labels_of(t), c) for t, c in zip(tables, counts, strict=True)))
+        return cls(tuple(Cohort.resampled(t, c, "percentile") for t, c in zip(tables, counts, strict=True)))
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ class Model:
         return Scores(
             sets,
             tuple(
-                tuple(run.rankings(corruption, cohort) for run in of_set)
+                tuple(run.cells(corruption, cohort) for run in of_set)
                 for of_set, cohort in zip(self.runs, sets.cohorts, strict=True)
             ),
         )
@@ -131,13 +131,13 @@ class Scores:
         """Whether it applies to the model."""
         return all(condition in run for of_set in self.runs for run in of_set)
 
-    def pooled(self, condition: Condition, metric: Metric) -> Pooled:
+    def pooled(self, condition: Condition, measure: Measure) -> Pooled:
         """The mean over runs and test sets; NaN throughout for a condition that does not apply."""
         if not self.has(condition):
             rows = (), (len(self.sets.cohorts[0].counts),), (sum(map(len, self.runs)),)
             return Pooled(*(np.full((*count, 1 + len(self.sets.findings)), np.nan) for count in rows))
         each = [
-            [metric.estimate(run[condition], cohort) for run in of_set]
+            [measure.estimate(run[condition], cohort) for run in of_set]
             for of_set, cohort in zip(self.runs, self.sets.cohorts, strict=True)
         ]
         value, samples = (

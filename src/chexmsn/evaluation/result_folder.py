@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Float32
 
 from chexmsn.core.errors import UserError
-from chexmsn.core.files import write_atomic
 from chexmsn.data.collection import Collection
 from chexmsn.data.labels import Policy
 from chexmsn.evaluation.cohort import LEVEL, Cohort, Resampling, findings_of
 from chexmsn.evaluation.conditions import Condition, mechanism
-from chexmsn.evaluation.results import results_table, without_interval
+from chexmsn.evaluation.judgement import judged, write_table, write_tables
+from chexmsn.evaluation.results import without_interval
 from chexmsn.evaluation.scoring import Cell, Parts
 from chexmsn.training.run_folder import RunFolder
 
@@ -51,14 +51,18 @@ class Tested:
     @classmethod
     def on(cls, images: Collection, findings: tuple[str, ...], policy: Policy) -> "Tested":
         """Those of one split of one pack. Raises UserError where no finding has both positives and negatives."""
+        return cls.of(cls.told_of(images), labels_table(images, findings, policy), policy)
+
+    @staticmethod
+    def told_of(images: Collection) -> dict[str, Any]:
+        """What a record says of where images of one split of one pack come from."""
         pack = images.packs[0]
-        told = {
+        return {
             "name": pack.name,
             "source": pack.info["source"],
             "fingerprint": pack.fingerprint,
             "split": images.splits[0],
         }
-        return cls.of(told, labels_table(images, findings, policy), policy)
 
     @classmethod
     def of(cls, data: Mapping[str, Any], labels: pd.DataFrame, policy: Policy) -> "Tested":
@@ -88,6 +92,7 @@ class Terms:
         seen: the corruptions that the model was trained on.
         resamples: how often the patients are resampled for the intervals.
         seed: every mask, noise and resample follows from it.
+        thresholds: from which score on each finding counts as present; a finding may have none.
     """
 
     model: str
@@ -96,6 +101,7 @@ class Terms:
     seen: Sequence[str]
     resamples: int
     seed: int
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -105,6 +111,8 @@ class Terms:
             "seed": self.seed,
             "resamples": self.resamples,
             "level": LEVEL,
+            "interval": "percentile",
+            "thresholds": self.thresholds,
             "seen_in_training": self.seen,
         }
 
@@ -145,9 +153,9 @@ def fill(
     run.update(status="running", device=device.type)
     for finding, reason in tested.cohort.left_out.items():
         log.warning("%s is left out of the macro value: %s", finding, reason)
-    _write(tested.labels, run.path / "labels.parquet")
+    write_table(tested.labels, run.path / "labels.parquet")
     if not (run.path / "scores.parquet").is_file():
-        _write(score(Parts(parts)), run.path / "scores.parquet")
+        write_table(score(Parts(parts)), run.path / "scores.parquet")
     unsure = _judge(run, terms)
     shutil.rmtree(parts, ignore_errors=True)
     for name, file in curves.items():
@@ -157,20 +165,20 @@ def fill(
 
 
 def _judge(run: RunFolder, terms: Terms) -> list[str]:
-    """Write the results, from the files of scores and labels alone; returns what has no interval."""
+    """Write every table, from the files of scores and labels alone; returns what has no interval."""
     scores, labels = (pd.read_parquet(run.path / f"{name}.parquet") for name in ("scores", "labels"))
-    table = results_table(
+    tables = judged(
         scores,
         labels,
-        terms.conditions,
+        Resampling(resamples=terms.resamples, seed=terms.seed),
         model=terms.model,
+        conditions=terms.conditions,
         not_applicable=terms.not_applicable,
         seen=terms.seen,
-        resampling=Resampling(resamples=terms.resamples, seed=terms.seed),
+        thresholds=terms.thresholds,
     )
-    write_atomic(run.path / "results.csv", lambda path: table.to_csv(path, index=False))
-    _write(table, run.path / "results.parquet")
-    unsure = without_interval(table)
+    write_tables(run.path, tables)
+    unsure = without_interval(tables["results"])
     if unsure:
         log.warning("too few patients with or without the finding for an interval: %s", ", ".join(unsure))
     return unsure
@@ -234,7 +242,3 @@ def name_of(path: Path) -> str:
     """What a model is called after the place it was loaded from: its run folder's name, or its own."""
     place = path.resolve()
     return place.parent.name if place.name in ("encoder", "classifier") else place.stem
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    write_atomic(path, lambda temporary: table.to_parquet(temporary, index=False))

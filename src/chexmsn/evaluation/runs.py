@@ -13,7 +13,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json
 from chexmsn.evaluation.cohort import Cohort, findings_of
 from chexmsn.evaluation.conditions import Condition
-from chexmsn.evaluation.results import Ranking, rankings
+from chexmsn.evaluation.measures import Ranking, read_cells
 
 SCHEMA_VERSION = 1
 KINDS = ("stress", "probe")
@@ -63,13 +63,13 @@ class ScoredRun:
         digests = (_digest(self.folder / f"{name}.parquet") for name in ("scores", "labels"))
         return "-".join(digest[:16] for digest in digests)
 
-    def rankings(self, corruption: str, cohort: Cohort) -> dict[Condition, list[Ranking]]:
+    def cells(self, corruption: str, cohort: Cohort) -> dict[Condition, list[Ranking]]:
         """The scores under one corruption, per condition one N x C array per repeat, rows as in the cohort.
 
         Empty where the corruption does not apply to the model.
         """
         scores = _table(self.folder, "scores", filters=[("corruption", "==", corruption)])
-        return rankings(scores.assign(severity=scores["severity"].astype(float).round(6)), cohort)
+        return read_cells(scores, cohort)
 
 
 def find_runs(places: Sequence[Path]) -> list[ScoredRun]:

@@ -1,0 +1,99 @@
+"""Judge finished result folders anew, from their scores and labels."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from chexmsn.core.errors import UserError
+from chexmsn.core.limits import check_limits
+from chexmsn.evaluation.cohort import Cohort, Kind, Resampling, findings_of
+from chexmsn.evaluation.conditions import Condition
+from chexmsn.evaluation.judgement import judged, write_tables
+from chexmsn.evaluation.results import without_interval
+from chexmsn.evaluation.runs import ScoredRun, find_runs
+from chexmsn.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig:
+    """A new judgement of scores that are there.
+
+    Attributes:
+        runs: result folders of `chexmsn stress` or `chexmsn probe`, or folders that hold such folders.
+        resamples: how often the patients are resampled; as recorded when empty.
+        interval: percentile or bca (bias-corrected and accelerated: for values near 1, with some 2000 resamples).
+        findings: those to judge, and to take the macro from; all that were scored when empty.
+    """
+
+    runs: tuple[Path, ...]
+    resamples: int | None = None
+    interval: Kind = "percentile"
+    findings: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.resamples is not None:
+            check_limits(self, resamples="[1, inf)")
+
+
+def judge(config: JudgeConfig) -> list[Path]:
+    """Replace the tables of result folders; returns the folders.
+
+    Raises UserError for a folder that is unfinished or not to be read, findings that it does not have, nothing to rank.
+    """
+    runs = [run.only(_known(run, config.findings), None) for run in find_runs(config.runs)]
+    for run in runs:
+        with RunFolder(run.folder).alone():
+            _judge(run, config)
+        log.info("%s is judged anew", run.folder)
+    return [run.folder for run in runs]
+
+
+def _judge(run: ScoredRun, config: JudgeConfig) -> None:
+    record = run.record
+    resampling = Resampling(
+        resamples=config.resamples or record["resamples"], seed=record["seed"], interval=config.interval
+    )
+    scores = pd.read_parquet(run.folder / "scores.parquet")
+    tables = judged(
+        scores,
+        run.labels,
+        resampling,
+        model=run.name,
+        conditions=run.conditions,
+        not_applicable=_not_applicable(run, scores),
+        seen=record["seen_in_training"],
+        thresholds=record.get("thresholds", {}),
+    )
+    cohort = Cohort.of(run.labels, Resampling(resamples=1))
+    write_tables(run.folder, tables)
+    RunFolder(run.folder).update(
+        resamples=resampling.resamples,
+        interval=resampling.interval,
+        findings=[finding for finding in cohort.findings if finding not in cohort.left_out],
+        left_out=cohort.left_out,
+        without_interval=without_interval(tables["results"]),
+    )
+
+
+def _not_applicable(run: ScoredRun, scores: pd.DataFrame) -> dict[Condition, str]:
+    """The conditions without scores, each with the reason that the earlier results gave."""
+    tested = set(zip(scores["corruption"], scores["severity"].astype(float).round(6), strict=True))
+    missing = [c for c in run.conditions if (c.corruption, c.severity) not in tested]
+    if not missing:
+        return {}
+    earlier = pd.read_parquet(run.folder / "results.parquet").drop_duplicates(["corruption", "severity"])
+    cells = zip(earlier["corruption"], earlier["severity"].round(6), strict=True)
+    told = dict(zip(cells, earlier["status"], strict=True))
+    return {c: told[c.corruption, c.severity] for c in missing}
+
+
+def _known(run: ScoredRun, findings: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The findings asked for. Raises UserError where the run does not have one."""
+    there = findings_of(run.labels)
+    if unknown := [finding for finding in findings or () if finding not in there]:
+        raise UserError(f"{run.folder} has no {', '.join(unknown)}: choose from {', '.join(there)}")
+    return findings
