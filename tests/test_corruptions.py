@@ -6,6 +6,7 @@ A new corruption is walked over without another edit.
 import inspect
 import json
 import math
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -41,6 +42,15 @@ FAMILIES = {"imagenet-c", "radiographic", "missing", "held-back"}
 NOT_MONOTONE = {
     "glass-blur": "its source's second level has one pass where the first has two",
     "pixelate": "cells of a whole number of pixels keep more than slightly smaller ones that share their edge pixels",
+}
+READ_BACK = {
+    "jpeg": "the codec works on the CPU",
+    "dose": "torch draws Poisson numbers of high rates from a generator per image",
+}
+EIGHT_BIT = {
+    "bit-depth": "fewer bits are what it is about",
+    "jpeg": "the codec takes 8 bit",
+    "poisson-noise": "values are counts of quanta, some 300 of them at white",
 }
 every_corruption = pytest.mark.parametrize("name", NAMES)
 every_noise = pytest.mark.parametrize("name", REFERENCE_NAMES)
@@ -131,6 +141,26 @@ def test_the_global_generators_are_left_alone(name, phantom):
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     apply(name, phantom, 3, draws_of(1))
     assert torch.equal(torch.get_rng_state(), before) and (np.random.get_state()[1] == numpy_before).all()  # noqa: NPY002
+
+
+@every_corruption
+def test_nothing_is_read_back_from_the_device(name, monkeypatch):
+    """On the meta device, which has shapes and no values, reading one fails."""
+    if name in READ_BACK:
+        pytest.skip(READ_BACK[name])
+    monkeypatch.setattr(torch, "autocast", lambda *device, **options: nullcontext())  # does not know this device
+    images, draws = torch.empty(3, 1, 32, 32, device="meta"), Draws(torch.empty(3, dtype=torch.int64, device="meta"))
+    for severity in (2.5, torch.empty(3, device="meta")):
+        assert apply(name, images, severity, draws).shape == images.shape
+
+
+@every_corruption
+def test_sixteen_bits_are_not_cut_to_eight(name):
+    if name in EIGHT_BIT:
+        pytest.skip(EIGHT_BIT[name])
+    fine = (torch.arange(4096).view(1, 1, 64, 64) + 30000) / 65535  # within 16 levels of 8 bit
+    mild = apply(name, fine, 0.2, draws_of(1))
+    assert len(mild.unique()) > 128
 
 
 @every_corruption

@@ -15,15 +15,16 @@ from torch import Tensor
 
 def filter_images(
     rows: Float[Tensor, "R P H"], images: Float[Tensor, "B 1 H W"], columns: Float[Tensor, "R Q W"]
-) -> Float[Tensor, "R 1 P Q"]:
-    """Filter each image by its matrices; R = B, or R = B V for V results per image, row b V + v from image b.
+) -> Float[Tensor, "_ 1 P Q"]:
+    """Filter each image by its matrices: R = B, or R = B V for V results per image, row b V + v from image b.
 
-    Computed in full precision also under autocast: 8 bits of a radiograph do not survive bfloat16.
+    With R = 1 all images have the same. Computed in full precision also under autocast: 8 bits of a radiograph do not
+    survive bfloat16.
     """
-    batch, _, height, width = images.shape
+    results, (height, width) = max(len(rows), len(images)), images.shape[2:]
     with torch.autocast(images.device.type, enabled=False):
-        stacked = rows.reshape(batch, -1, height) @ images[:, 0]  # the V matrices of an image as one tall one
-        return (stacked.reshape(len(rows), -1, width) @ columns.mT).unsqueeze(1)
+        tall = rows.reshape(min(len(rows), len(images)), -1, height)  # the V matrices of an image as one
+        return ((tall @ images[:, 0]).reshape(results, -1, width) @ columns.mT).unsqueeze(1)
 
 
 class Stretch(NamedTuple):
@@ -79,9 +80,12 @@ def gaussian_bands(sigma: Float[Tensor, "R"], *, side: int, largest: float) -> F
 
 
 def gaussian_blur(
-    images: Float[Tensor, "B 1 H W"], sigma: Float[Tensor, "B"], largest: float
+    images: Float[Tensor, "B 1 H W"], sigma: Float[Tensor, "R"], largest: float
 ) -> Float[Tensor, "B 1 H W"]:
-    """Blur each image in [0, 1] by its own sigma, in pixels, of which none exceeds `largest` (see `gaussian_bands`)."""
+    """Blur each image in [0, 1] by its own sigma in pixels (R = B) or all by one (R = 1), at most `largest`.
+
+    See `gaussian_bands`.
+    """
     bands = {side: gaussian_bands(sigma, side=side, largest=largest) for side in set(images.shape[2:])}
     rows, columns = (bands[side] for side in images.shape[2:])
     return filter_images(rows, images, columns).clamp_(0.0, 1.0)

@@ -37,7 +37,7 @@ def apply(
     """
     corruption = lookup.load("chexmsn.corruptions", name)
     severities = _severities(severity, images)
-    level = _level(corruption, severities)
+    level = _level(corruption, severities).expand(len(images))
     facts = {"known": known} if takes_known(corruption) else {}
     corrupted = corruption.corrupt(images, level, draws.stream(corruption.__name__), **facts)
     return torch.where(severities[:, None, None, None] > 0, corrupted, images)
@@ -61,12 +61,23 @@ def interpolated(x: Float[Tensor, "B"], knots: Sequence[float], values: Sequence
     return y
 
 
-def _severities(severity: float | int | Float[Tensor, "B"], images: Images) -> Float[Tensor, "B"]:
+def distinct(level: Float[Tensor, "B"]) -> Float[Tensor, "R"]:
+    """One level alone where all images share it: matrices and kernels are made once then, and broadcast.
+
+    `apply` hands a shared level over as one number that is expanded, which can be seen without reading it.
+
+    >>> distinct(torch.ones(1).expand(8)).shape, distinct(torch.ones(8)).shape
+    (torch.Size([1]), torch.Size([8]))
+    """
+    return level[:1] if level.stride(0) == 0 else level
+
+
+def _severities(severity: float | int | Float[Tensor, "B"], images: Images) -> Float[Tensor, "_"]:
     if isinstance(severity, Tensor):
         return severity.to(images.device, torch.float32)
     if not 0 <= severity <= 5:
         raise UserError(f"a severity must lie in [0, 5], not {severity:g}: choose 1 (mild) to 5 (strong)")
-    return torch.full((len(images),), float(severity), device=images.device)
+    return torch.full((1,), float(severity), device=images.device)
 
 
 def _level(corruption: ModuleType, severities: Float[Tensor, "B"]) -> Float[Tensor, "B"]:

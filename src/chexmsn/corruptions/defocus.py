@@ -15,7 +15,7 @@ from chexmsn.core.bands import filter_images, gaussian_bands
 from chexmsn.core.draws import Draws
 from chexmsn.core.shapes import Images
 from chexmsn.corruptions._convolution import correlate
-from chexmsn.corruptions._severity import interpolated
+from chexmsn.corruptions._severity import distinct, interpolated
 
 TITLE = "Defocus"
 CAUSE = "films and screens photographed out of focus"
@@ -30,6 +30,7 @@ _REACH = 12  # the largest disk, and two pixels for its smoothing
 
 def corrupt(images: Images, level: Float[Tensor, "B"], draws: Draws) -> Images:
     """Blur by a disk of radius `level`. Nothing is drawn."""
+    level = distinct(level)
     whole = level.floor()
     blends = torch.lerp(disks(whole, _REACH), disks(whole + 1, _REACH), (level - whole)[:, None, None])
     smoothing = interpolated(level, (IDENTITY, *LEVELS), _SMOOTHING)

@@ -2,8 +2,9 @@
 
 Cause: focal spot, scatter in the detector, photographs of a film or screen, loss of resolution.
 Source: ImageNet-C's extra corruptions (Hendrycks & Dietterich 2019, arXiv 1903.12261), `hendrycks/robustness`.
-Level: sigma in pixels. At 224 px, a pixel of a 430 mm field is 1.9 mm wide: severity 1 is already 4.5 mm wide
-at half maximum and severity 5 is 27 mm, against 0.2 to 0.3 mm of a digital detector; at 112 px, twice that.
+Level: sigma in pixels, at most that of severity 5. At 224 px, a pixel of a 430 mm field is 1.9 mm wide: severity 1
+is already 4.5 mm wide at half maximum and severity 5 is 27 mm, against 0.2 to 0.3 mm of a digital detector; at 112
+px, twice that.
 """
 
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor
 from chexmsn.core.bands import gaussian_blur
 from chexmsn.core.draws import Draws
 from chexmsn.core.shapes import Images
+from chexmsn.corruptions._severity import distinct
 
 TITLE = "Gaussian blur"
 CAUSE = "focal spot, photographed films and screens, loss of resolution"
@@ -24,4 +26,4 @@ IDENTITY = 0.0
 
 def corrupt(images: Images, level: Float[Tensor, "B"], draws: Draws) -> Images:
     """Blur by a standard deviation of `level` pixels. Nothing is drawn."""
-    return gaussian_blur(images, level, level.max().item())
+    return gaussian_blur(images, distinct(level), LEVELS[-1])

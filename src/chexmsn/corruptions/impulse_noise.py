@@ -6,7 +6,6 @@ Level: p, the share of the pixels that are lost. At 224 px, a pixel of a 430 mm 
 times a detector's: a lost pixel stands for a cluster of them.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,6 +23,7 @@ IDENTITY = 0.0
 
 def corrupt(images: Images, level: Float[Tensor, "B"], draws: Draws) -> Images:
     """Replace a share `level` of the pixels by black and white; the pixels of a milder level are among them."""
-    number = draws.uniform_field(images.shape[1:])
-    half = level[:, None, None, None] / 2
-    return torch.where(number < half, 0.0, torch.where(number >= 1 - half, 1.0, images))
+    number = draws.bits_field(images.shape[1:])
+    half = (level * 2**15).round()[:, None, None, None]  # 65536 numbers, of which a share of level / 2 is black
+    black, white = ((half - 2**15).short(), (2**15 - 1 - half).short())
+    return images.masked_fill(number < black, 0.0).masked_fill_(number > white, 1.0)

@@ -14,6 +14,7 @@ from torch import Tensor
 from chexmsn.core.bands import filter_images
 from chexmsn.core.draws import Draws
 from chexmsn.core.shapes import Images
+from chexmsn.corruptions._severity import distinct
 
 TITLE = "Pixelation"
 CAUSE = "thumbnails, previews, tele-radiology"
@@ -26,7 +27,7 @@ IDENTITY = 1.0
 
 def corrupt(images: Images, level: Float[Tensor, "B"], draws: Draws) -> Images:
     """Average over `level` times as many cells per side. Nothing is drawn."""
-    rows, columns = (cells(level, side) for side in images.shape[2:])
+    rows, columns = (cells(distinct(level), side) for side in images.shape[2:])
     return filter_images(rows, images, columns).clamp_(0.0, 1.0)
 
 
