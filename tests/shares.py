@@ -55,7 +55,7 @@ def share_of(method: AbstractMethod, step: int, rank: int, processes: int) -> tu
 
 
 def train(
-    rank: int, processes: int, name: str, encoder: str = "vit_micro", options: dict | None = None, steps: int = 3
+    rank: int, processes: int, name: str, encoder: str = "vit_micro", options: dict | None = None, steps: int = 2
 ) -> dict:
     """Some steps of a method, of which every process has the whole: see `take_steps`."""
     method = build(name, encoder, options or {})
@@ -71,7 +71,7 @@ def train_divided(rank: int, processes: int, name: str, options: dict | None = N
     shard(method, init_device_mesh("cpu", (processes,)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*returned a view tensor.*")  # as in training/engine.py
-        return take_steps(method, Loss(method), rank, processes, steps=3)
+        return take_steps(method, Loss(method), rank, processes, steps=2)
 
 
 def take_steps(method: AbstractMethod, module: Loss, rank: int, processes: int, steps: int) -> dict:

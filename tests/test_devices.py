@@ -13,6 +13,7 @@ import runs
 from chexmsn.core.errors import UserError
 from chexmsn.models.artefact import load_encoder
 from chexmsn.models.encoder import EncoderConfig
+from chexmsn.recipes.recipe import check_recipe
 from chexmsn.training.processes import check_layout, launcher
 from chexmsn.training.run import pretrain, train
 from chexmsn.training.run_folder import RunFolder
@@ -76,19 +77,11 @@ def test_torchrun_starts_a_run(alone, small_pack, tmp_path):
     check_same_run(alone, config.out)
 
 
-def test_one_flag_starts_a_run(alone, small_pack, tmp_path):
-    config = runs.pretraining(small_pack, tmp_path / "run", devices=2)
-    assert pretrain(config) == config.out
-    check_same_run(alone, config.out)
-
-
-def test_an_error_of_started_processes_is_told_once(small_pack, tmp_path):
+def test_an_error_of_started_processes_is_told_once(small_pack, tmp_path, capfd):
     (tmp_path / "thesis.txt").write_text("do not touch")
-    config = runs.pretraining(small_pack, tmp_path, devices=2)
-    ended = subprocess.run([sys.executable, *runs.command(config)], capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 2
-    assert ended.stderr.count("chexmsn: ") == 1 and "is no run folder" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    with pytest.raises(UserError, match="is no run folder"):
+        pretrain(runs.pretraining(small_pack, tmp_path, devices=2))
+    assert "run folder" not in (told := capfd.readouterr().err) and "Traceback" not in told
 
 
 def torchrun(monkeypatch, world: int, local: int) -> None:
@@ -140,6 +133,13 @@ def test_torchrun_and_devices_must_agree(monkeypatch, small_pack, tmp_path, worl
         pretrain(runs.pretraining(tmp_path / "no pack is opened", tmp_path / "run", devices=devices, nodes=nodes))
 
 
+def test_a_recipe_in_several_processes_runs_one_stage_at_a_time(monkeypatch):
+    torchrun(monkeypatch, 2, 2)
+    with pytest.raises(UserError, match="one by one, with --stage"):
+        check_recipe([], only=None)
+    check_recipe([], only="pretrain")
+
+
 def test_several_nodes_need_a_launcher(tmp_path):
     with pytest.raises(UserError, match="torchrun or srun"):
         pretrain(runs.pretraining(tmp_path / "no pack is opened", tmp_path / "run", nodes=2))
@@ -176,15 +176,18 @@ def test_of_several_that_fail_one_tells(small_pack, tmp_path, two_processes):
 
 @pytest.fixture(scope="module")
 def divided(small_pack, tmp_path_factory, two_processes):
-    """A pretraining run of two processes that hold half of the network each, stopped once on its way."""
+    """A pretraining run of two processes that hold half of the network each.
+
+    It is stopped once on its way, and goes on in processes that it starts itself.
+    """
     config = runs.pretraining(small_pack, tmp_path_factory.mktemp("divided") / "run", devices=2, strategy="fsdp")
     two_processes.as_torchrun(runs.stopped_pretraining, config, 6)
     assert not RunFolder(config.out).finished
-    two_processes.as_torchrun(pretrain, config)
+    assert pretrain(config) == config.out
     return config.out
 
 
-def test_a_divided_run_is_the_run_of_one_process(alone, divided):
+def test_a_divided_run_that_starts_its_own_processes_is_the_run_of_one(alone, divided):
     check_same_run(alone, divided)
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
@@ -19,10 +19,11 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from torch.multiprocessing import start_processes
+from tqdm import tqdm
 
 from chexmsn.core.errors import UserError
 from chexmsn.training.config import RunConfig
-from chexmsn.training.processes import check_layout, exit_code, joined, launcher
+from chexmsn.training.processes import check_layout, claim_failure, exit_code, joined, launcher
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def _start(work: Work, config: RunConfig) -> None:
     how = (work, config, store.port, logging.getLogger().getEffectiveLevel(), errors)
     processes = start_processes(_member, how, nprocs=config.devices, join=False, start_method="spawn").processes
     with forwarding(processes):
-        failed = _wait(processes)
+        failed = _wait(processes, when_one_fails=lambda: claim_failure(store))
     if failed is None:
         return
     if not errors.empty():
@@ -85,6 +86,7 @@ def _member(rank: int, work: Work, config: RunConfig, port: int, level: int, err
     os.environ |= {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process leaves behind
     torch.set_num_threads(max(1, torch.get_num_threads() // config.devices))
     try:
         with joined(TorchElasticEnvironment(), config):
@@ -99,7 +101,7 @@ def _member(rank: int, work: Work, config: RunConfig, port: int, level: int, err
         sys.exit(1)
 
 
-def _wait(processes: Sequence[BaseProcess]) -> BaseProcess | None:
+def _wait(processes: Sequence[BaseProcess], when_one_fails: Callable[[], object]) -> BaseProcess | None:
     """Wait for all of them. The first that fails comes back, when the others have ended too."""
     running = {process.sentinel: process for process in processes}
     while running:
@@ -107,12 +109,13 @@ def _wait(processes: Sequence[BaseProcess]) -> BaseProcess | None:
             process = running.pop(sentinel)
             process.join()
             if process.exitcode:
+                when_one_fails()
                 _end(running.values())
                 return process
     return None
 
 
-def _end(processes: Sequence[BaseProcess]) -> None:
+def _end(processes: Iterable[BaseProcess]) -> None:
     for process in processes:
         process.join(GRACE)
         process.kill()

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from chexmsn.core.device import choose_device
 from chexmsn.core.errors import UserError
 from chexmsn.training.config import RunConfig
 
+AFTER_YOU = 3.0  # seconds for whoever knows why a connection broke to say so
 STORE_PATIENCE = timedelta(seconds=10)  # for a word with a store that may be gone
 
 
@@ -82,13 +84,21 @@ def joined(environment: ClusterEnvironment, config: RunConfig) -> Iterator[None]
     try:
         yield
     except BaseException as error:
-        if not _is_first_to_fail(store):
+        if _is_of_the_connection(error):
+            time.sleep(AFTER_YOU)
+        if not claim_failure(store):
             sys.exit(exit_code(error))
         raise
     dist.destroy_process_group()
 
 
-def _is_first_to_fail(store: dist.Store) -> bool:
+def _is_of_the_connection(error: BaseException) -> bool:
+    """Whether an error says only that another process is gone, which has, or had, the better reason."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
+
+
+def claim_failure(store: dist.Store) -> bool:
+    """Whether nobody has told of a failure yet; who asks first is to tell."""
     try:
         store.set_timeout(STORE_PATIENCE)
         return store.add("failed", 1) == 1
