@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ import lives
 import runs
 from chexmsn.core.errors import UserError
 from chexmsn.training.checkpoints import Checkpoints, StraightToFile, description
+from chexmsn.training.config import RunConfig
 from chexmsn.training.run import pretrain
 from chexmsn.training.run_folder import RunFolder
 from lives import Moment
@@ -157,34 +159,34 @@ def test_a_classifier_killed_at_dangerous_moments(whole, nursery, small_pack, tm
     check_same(config.out, whole("classifier"))
 
 
-def kill_at_random(nursery, config, kills: int, seed: int, longest: float) -> int:
-    """Kill a run so many times, or until it ends by itself; returns how many times it was."""
-    draw = random.Random(seed)
-    for done in range(kills):
-        if not nursery.killed_after(draw.uniform(0.0, longest), config):
-            return done
-    assert nursery.ending(config) == 0
-    return kills
+def kill_at_random(kills: int, nursery, make: Callable[[str], RunConfig], whole: Whole, longest: float) -> None:
+    """Kill runs, one after the other, so many times; each ends as the one that never was killed."""
+    draw, killed, run = random.Random(0), 0, 0
+    while killed < kills:
+        config = make(f"run{run}")
+        while killed < kills and nursery.killed_after(draw.uniform(0.0, longest), config):
+            killed += 1
+        assert nursery.ending(config) == 0
+        check_same(config.out, whole)
+        run += 1
 
 
 @pytest.mark.parametrize("kind", sorted(MADE_BY))
-def test_a_run_killed_at_random_moments(kind, whole, nursery, small_pack, tmp_path):
-    config = MADE_BY[kind](small_pack, tmp_path / "run")
-    assert kill_at_random(nursery, config, kills=3, seed=0, longest=whole(kind).seconds) > 0
-    check_same(config.out, whole(kind))
+def test_runs_killed_at_random_moments(kind, whole, nursery, small_pack, tmp_path):
+    def make(name):
+        return MADE_BY[kind](small_pack, tmp_path / name)
+
+    kill_at_random(3, nursery, make, whole(kind), whole(kind).seconds / 2)
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", sorted(MADE_BY))
 def test_a_hundred_kills_at_random_moments(kind, whole, nursery, small_pack, tmp_path):
-    killed, attempt = 0, 0
-    while killed < 100:
-        config = MADE_BY[kind](small_pack, tmp_path / f"run{attempt}", epochs=30)
-        longest = whole(kind, epochs=30).seconds / 4
-        killed += kill_at_random(nursery, config, kills=100 - killed, seed=attempt, longest=longest)
-        check_same(config.out, whole(kind, epochs=30))
-        attempt += 1
+    def make(name):
+        return MADE_BY[kind](small_pack, tmp_path / name, epochs=30)
+
+    kill_at_random(100, nursery, make, whole(kind, epochs=30), whole(kind, epochs=30).seconds / 4)
 
 
 # --- stopped
