@@ -268,7 +268,7 @@ def balanced_without_shares():
         (lambda: msn.Config(random_views=0, focal_views=0), "at least one anchor"),
         (lambda: msn.Config(label_smoothing=1.0), "label_smoothing must lie in"),
         (lambda: msn.Config(ema_start=1.5), "ema_start must lie in"),
-        (lambda: msn.Config(temperature=0.0), "temperature must be above 0, not 0.0"),
+        (lambda: msn.Config(temperature=0.0), "temperature must be at least 0.0001, not 0.0"),
         (lambda: msn.Config(stretch=0.5), "stretch must be at least 1"),
         (lambda: simsiam.Method.check(simsiam.Config(), EncoderConfig(), 224, batch_size=1), "2 images or more, not 1"),
         (lambda: build("msn", mask_ratio=0.97), "leaves none of 16 patches"),
