@@ -137,6 +137,7 @@ class Plan:
         sets = TestSets.of(tables, resamples=config.resamples, seed=config.seed)
         conditions = tuple(dict.fromkeys([CLEAN, *runs[0].conditions]))
         primary = config.primary or (AREA if len(conditions) > 1 else "auroc@clean")
+        _check_primary(primary, conditions)
         return cls(config, tuple(models), sets, conditions, primary)
 
     @property
@@ -208,8 +209,22 @@ def _check_pairs(models: Sequence[Model], config: CompareConfig) -> None:
         raise UserError(f"no two of {', '.join(names)} have the same text after {config.within!r}: nothing to compare")
 
 
+def _check_primary(primary: str, conditions: Sequence[Condition]) -> None:
+    metric, _, place = primary.partition("@")
+    degraded = [condition for condition in conditions if condition != CLEAN]
+    single = {"", *(name for c in degraded for name in (c.corruption, f"{c.corruption}:{c.severity:g}"))}
+    places = {metric: {*single, CLEAN.corruption} for metric in RANKING} | {drop: single for drop in DROPS}
+    places[AREA] = {"", *(name for c in degraded for name in (c.corruption, family_of(c.corruption)))}
+    if place not in places.get(metric, ()) or (metric not in RANKING and not degraded):
+        known = dict.fromkeys(condition.corruption for condition in conditions)
+        raise UserError(
+            f"there is nothing to compare behind the primary comparison {primary!r}: take one of {', '.join(places)}, "
+            f"and after @ one of {', '.join(known)}, or such a corruption at one severity, as in gaussian-blur:3"
+        )
+
+
 def compared(plan: Plan) -> Comparison:
-    """Both tables of a comparison. Raises UserError where there is nothing behind the primary comparison."""
+    """Both tables of a comparison."""
     models, differences = [], []
     for measured in _measured(plan):
         models.append(_of_models(measured, plan))
@@ -344,12 +359,7 @@ def _is_primary(table: pd.DataFrame, primary: str) -> pd.Series:
         rows &= table["corruption"].isin([family_of(name) for name in table["corruption"].unique()])
     if severity:
         rows &= np.isclose(table["severity"], pd.to_numeric(severity, errors="coerce"))
-    if table.loc[rows, "p"].notna().any():
-        return rows
-    raise UserError(
-        f"there is nothing to compare behind the primary comparison {primary!r}: take one of "
-        f"{', '.join(sorted(table['metric'].unique()))}, and after @ a corruption or condition of the runs"
-    )
+    return rows
 
 
 def families_of(differences: pd.DataFrame) -> dict[str, int]:

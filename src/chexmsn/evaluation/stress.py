@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,7 @@ class Plan:
             seen=corruptions_seen(model.provenance),
             resamples=config.resamples,
             seed=config.seed,
+            thresholds=_thresholds(model, matched),
         )
         tested = Tested.on(images, tuple(matched), config.labels)
         return cls(config, model, images, tested, tuple(matched.values()), terms)
@@ -179,6 +181,12 @@ class Plan:
         provenance = self.model.provenance
         told = record(self.terms, self.tested, self.model.about, methods_of(provenance), provenance)
         return told | {"repeats": self.config.repeats}
+
+
+def _thresholds(model: Model, outputs: Mapping[str, int]) -> dict[str, float]:
+    """The model's own thresholds, of the findings that are tested."""
+    own = {finding: model.thresholds.get(model.findings[output]) for finding, output in outputs.items()}
+    return {finding: threshold for finding, threshold in own.items() if threshold is not None}
 
 
 def _score(plan: Plan, parts: Parts) -> pd.DataFrame:

@@ -1,0 +1,296 @@
+"""Comparisons of folders whose truth is known, and mixtures that are refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from chexmsn.core.errors import UserError
+from chexmsn.evaluation.compare import COMPARISON, MODELS, CompareConfig, compare
+from chexmsn.evaluation.comparison_text import in_text
+from chexmsn.metrics.bootstrap import patient_counts, resampled_auroc
+from chexmsn.metrics.covariance import delong_covariance, z_test
+from chexmsn.metrics.degradation import relative_drop
+from chexmsn.metrics.multiple import holm
+from chexmsn.metrics.ranking import auroc
+from scored_folders import CLEAN_ONLY, CONDITIONS, FINDINGS, labels_of, record_of, write_scored
+
+RESAMPLES = 300
+
+
+def compared(out, *runs, **options) -> tuple[pd.DataFrame, pd.DataFrame]:
+    folder = compare(CompareConfig(runs=runs, out=out, **({"resamples": RESAMPLES} | options)))
+    return pd.read_parquet(folder / "models.parquet"), pd.read_parquet(folder / "comparison.parquet")
+
+
+def only(table: pd.DataFrame, **where) -> pd.DataFrame:
+    return table[np.logical_and.reduce([table[column] == value for column, value in where.items()])]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Two models on the same images, the first better; a copy of the first under another name."""
+    home, labels = tmp_path_factory.mktemp("compare"), labels_of()
+    write_scored(home / "runs" / "good", "good", labels, noise=0.8, harm=0.2)
+    write_scored(home / "runs" / "bad", "bad", labels, noise=1.6, harm=1.0, seed=1)
+    write_scored(home / "twin", "twin", labels, noise=0.8, harm=0.2)
+    return home
+
+
+@pytest.fixture(scope="module")
+def tables(home) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return compared(home / "out", home / "runs" / "good", home / "runs" / "bad")
+
+
+def arrays(folder, corruption="clean", severity=0.0) -> tuple[np.ndarray, pd.DataFrame]:
+    labels, scores = (pd.read_parquet(folder / f"{name}.parquet") for name in ("labels", "scores"))
+    cell = only(scores, corruption=corruption, severity=severity).set_index("image_key").loc[labels["image_key"]]
+    return cell[[f"score:{finding}" for finding in FINDINGS]].to_numpy(np.float64), labels
+
+
+def test_tables_are_as_documented(home, tables):
+    models, table = tables
+    assert (tuple(models.columns), tuple(table.columns)) == (MODELS, COMPARISON)
+    assert set(table["metric"]) == {
+        "auroc",
+        "average_precision",
+        "absolute_drop",
+        "relative_drop",
+        "above_chance_drop",
+        "area",
+    }
+    assert set(table.loc[table["metric"] == "area", "corruption"]) == {
+        *("gaussian-blur", "patches-black"),
+        *("imagenet-c", "missing"),
+    }
+    pd.testing.assert_frame_equal(
+        table,
+        pd.read_csv(home / "out" / "comparison.csv", keep_default_na=False, na_values=[""]).assign(group=""),
+        check_dtype=False,
+    )
+    record = record_of(home / "out")
+    assert (record["kind"], record["status"], record["primary"]) == ("comparison", "finished", "area")
+    assert record["families"] == table.groupby("family", sort=False)["p"].count().to_dict()
+
+
+def test_a_model_and_its_copy_do_not_differ(home, tmp_path):
+    _, table = compared(tmp_path / "out", home / "runs" / "good", home / "twin")
+    known = table[table["difference"].notna()]
+    assert (known[["difference", "low", "high"]].fillna(0) == 0).all(axis=None)
+    assert (known["p"].dropna() == 1).all() and (known["p_holm"].dropna() == 1).all()
+    assert known["delong_p"].isna().all()  # no variance, no test
+
+
+def test_a_better_model_is_found(tables):
+    _, table = tables
+    primary = table[table["primary"]]
+    assert primary["corruption"].tolist() == ["imagenet-c", "missing"]
+    assert (primary[["difference", "low"]] > 0).all(axis=None) and (primary["p_holm"] < 0.01).all()
+    assert (only(table, metric="relative_drop", corruption="gaussian-blur", finding="macro")["difference"] < 0).all()
+
+
+def test_differences_are_those_of_shared_resamples(home, tables):
+    _, table = tables
+    (good, labels), (bad, _) = (arrays(home / "runs" / name) for name in ("good", "bad"))
+    (worse_good, _), (worse_bad, _) = (arrays(home / "runs" / name, "gaussian-blur", 3.0) for name in ("good", "bad"))
+    truth = labels[[f"label:{finding}" for finding in FINDINGS]].to_numpy()
+    counts = patient_counts(labels["patient_id"].to_numpy(), RESAMPLES, 0)
+
+    def macro(scores):
+        return auroc(scores, truth).mean(), resampled_auroc(scores, truth, counts).mean(axis=1)
+
+    for metric, at, make in (
+        ("auroc", 0.0, lambda clean, worse: clean),
+        ("relative_drop", 3.0, relative_drop),
+    ):
+        a = [make(*pair) for pair in zip(macro(good), macro(worse_good), strict=True)]
+        b = [make(*pair) for pair in zip(macro(bad), macro(worse_bad), strict=True)]
+        (row,) = only(table, metric=metric, severity=at, finding="macro").to_dict("records")
+        want = [a[0], b[0], a[0] - b[0], *np.quantile(a[1] - b[1], [0.025, 0.975])]
+        np.testing.assert_allclose(
+            [row[n] for n in ("value_a", "value_b", "difference", "low", "high")], want, atol=1e-12
+        )
+
+
+def test_holm_is_within_each_stated_family(tables):
+    _, table = tables
+    assert {"primary", "auroc, macro", "auroc, findings", "relative_drop, macro"} <= set(table["family"])
+    for _, family in table.groupby("family"):
+        np.testing.assert_array_equal(family["p_holm"], holm(family["p"].to_numpy()))
+
+
+def test_delongs_test_where_it_applies(tmp_path):
+    labels = labels_of(patients=240)  # one image each: as DeLong has it
+    folders = [
+        write_scored(tmp_path / name, name, labels, seed=seed, conditions=CLEAN_ONLY) for seed, name in enumerate("ab")
+    ]
+    _, table = compared(tmp_path / "out", *folders)
+    scores = np.stack([arrays(folder)[0] for folder in folders])
+    want = z_test(delong_covariance(scores, labels[[f"label:{f}" for f in FINDINGS]].to_numpy())).p
+    rows = only(table, metric="auroc")
+    assert np.isnan(rows["delong_p"].iloc[0]) and rows["finding"].iloc[0] == "macro"
+    np.testing.assert_allclose(rows["delong_p"].iloc[1:], want, rtol=1e-9)
+
+
+def test_seeds_are_pooled(home, tmp_path):
+    labels = labels_of()
+    for seed in range(3):
+        write_scored(tmp_path / "a" / str(seed), "a", labels, seed=seed, conditions=CLEAN_ONLY)
+    write_scored(tmp_path / "b", "b", labels, seed=9, conditions=CLEAN_ONLY)
+    models, table = compared(tmp_path / "out", tmp_path / "a", tmp_path / "b")
+    each = [
+        auroc(arrays(tmp_path / "a" / str(seed))[0], labels.filter(like="label:").to_numpy()).mean()
+        for seed in range(3)
+    ]
+    (row,) = only(models, model="a", metric="auroc", finding="macro").to_dict("records")
+    assert row["runs"] == 3
+    np.testing.assert_allclose([row["value"], row["spread"]], [np.mean(each), np.std(each, ddof=1)])
+    assert only(models, model="b")["spread"].isna().all() and table["delong_p"].isna().all()
+
+
+def test_folds_are_pooled_over_all_their_patients(tmp_path):
+    folds = [labels_of(120, seed=fold, prefix=f"fold {fold} ") for fold in range(3)]
+    for fold, labels in enumerate(folds):
+        write_scored(tmp_path / "a" / str(fold), "a", labels, seed=fold, conditions=CLEAN_ONLY)
+        write_scored(tmp_path / "b" / str(fold), "b", labels, seed=9 + fold, conditions=CLEAN_ONLY)
+    models, _ = compared(tmp_path / "out", tmp_path / "a", tmp_path / "b")
+    patients = np.concatenate([labels["patient_id"] for labels in folds])
+    counts = np.split(patient_counts(patients, RESAMPLES, 0), 3, axis=1)
+    values, samples = [], []
+    for fold, (labels, own) in enumerate(zip(folds, counts, strict=True)):
+        scores, truth = arrays(tmp_path / "a" / str(fold))[0], labels.filter(like="label:").to_numpy()
+        values.append(auroc(scores, truth).mean())
+        samples.append(resampled_auroc(scores, truth, own).mean(axis=1))
+    (row,) = only(models, model="a", metric="auroc", finding="macro").to_dict("records")
+    want = [np.mean(values), *np.quantile(np.mean(samples, axis=0), [0.025, 0.975])]
+    np.testing.assert_allclose([row["value"], row["low"], row["high"]], want)
+    assert [s["images"] for s in record_of(tmp_path / "out")["test_sets"]] == [120, 120, 120]
+
+
+def test_models_are_compared_within_their_group(tmp_path):
+    for seed, name in enumerate(("msn, probe", "mae, probe", "msn, fine-tuned", "mae, fine-tuned")):
+        write_scored(tmp_path / "runs" / name, name, labels_of(), seed=seed, conditions=CLEAN_ONLY)
+    models, table = compared(tmp_path / "out", tmp_path / "runs", within=", ")
+    assert set(zip(table["a"], table["b"], strict=True)) == {
+        ("mae, probe", "msn, probe"),
+        ("mae, fine-tuned", "msn, fine-tuned"),
+    }
+    assert set(table["family"][table["primary"]]) == {"probe: primary", "fine-tuned: primary"}
+    text = in_text(models, table)
+    assert text.count("macro auroc, clean") == 2 and "mae, probe - msn, probe" in text
+    with pytest.raises(UserError, match="nothing after ' - '"):
+        compared(tmp_path / "refused", tmp_path / "runs", within=" - ")
+
+
+def test_a_reference_is_what_all_are_compared_with(home, tmp_path):
+    _, table = compared(tmp_path / "out", home / "runs", home / "twin", reference="good", conditions=("clean",))
+    assert set(zip(table["a"], table["b"], strict=True)) == {("bad", "good"), ("twin", "good")}
+    with pytest.raises(UserError, match=r"no model is called 'best'.*bad, good"):
+        compared(tmp_path / "refused", home / "runs", reference="best")
+
+
+def test_a_primary_comparison_may_be_named(home, tmp_path):
+    options = {"primary": "relative_drop@gaussian-blur:3"}
+    _, table = compared(tmp_path / "out", home / "runs", **options)
+    (row,) = table[table["primary"]].to_dict("records")
+    assert (row["metric"], row["severity"], row["p_holm"]) == ("relative_drop", 3.0, row["p"])
+    with pytest.raises(UserError, match=r"nothing to compare behind.*'area@tokens-removed'"):
+        compared(tmp_path / "refused", home / "runs", primary="area@tokens-removed")
+    with pytest.raises(UserError, match="take one of auroc, average_precision"):
+        compared(tmp_path / "refused", home / "runs", primary="accuracy")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_condition_that_does_not_apply_has_rows_without_values(home, tmp_path):
+    write_scored(tmp_path / "cnn", "cnn", labels_of(), seed=3, absent=["patches-black"])
+    _, table = compared(tmp_path / "out", home / "runs" / "good", tmp_path / "cnn")
+    rows = only(table, corruption="patches-black")
+    assert rows["value_a"].notna().all() and rows[["value_b", "difference", "low", "p", "p_holm"]].isna().all(axis=None)
+    assert only(table, corruption="imagenet-c")["p"].notna().all()
+
+
+def test_the_same_comparison_is_not_made_twice(home, tmp_path, caplog):
+    caplog.set_level("INFO")
+    compared(tmp_path / "out", home / "runs")
+    compared(tmp_path / "out", home / "runs")
+    assert "is finished: nothing to do" in caplog.text
+    with pytest.raises(UserError, match="seed: 0 before, 1 now"):
+        compared(tmp_path / "out", home / "runs", seed=1)
+
+
+def test_too_few_resamples_for_so_many_comparisons_are_told(home, tmp_path):
+    compared(tmp_path / "out", home / "runs", resamples=20)
+    assert any("No p value is below 1 / 21" in note for note in record_of(tmp_path / "out")["notes"])
+
+
+def other(labels: pd.DataFrame, **changed) -> pd.DataFrame:
+    return labels.assign(**changed)
+
+
+LABELS = labels_of()
+MIXTURES = {
+    "fewer images": (LABELS.iloc[:200], {}, "share 200 of their 200 and 240 test images"),
+    "other images": (labels_of(prefix="x"), {}, "was not tested on the 240 images"),
+    "other labels": (
+        other(LABELS, **{"label:Mass": 1 - LABELS["label:Mass"]}),
+        {},
+        r"other labels.*Mass in 240 of 240",
+    ),
+    "other patients": (other(LABELS, patient_id="p0"), {}, "other patients"),
+    "other findings": (LABELS.rename(columns={"label:Mass": "label:Hernia"}), {}, "tells Hernia, Mass: .*--findings"),
+    "other conditions": (LABELS, {"conditions": CONDITIONS[:3]}, "tested under patches-black:0.5: .*--conditions"),
+    "unfinished": (LABELS, {"status": "running"}, "is not finished"),
+    "another kind": (LABELS, {"kind": "pretraining"}, "holds no scores"),
+    "another schema": (LABELS, {"schema_version": 2}, "schema 2"),
+}
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_mixtures_are_refused_naming_what_differs(home, tmp_path, mixture):
+    labels, options, told = MIXTURES[mixture]
+    strange = write_scored(tmp_path / "strange", "strange", labels.reset_index(drop=True), **options)
+    with pytest.raises(UserError, match=told):
+        compared(tmp_path / "out", home / "runs" / "good", strange)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_shared_can_be_compared(home, tmp_path):
+    few = write_scored(tmp_path / "few", "few", labels_of().drop(columns="label:Mass"), conditions=CONDITIONS[:3])
+    _, table = compared(
+        tmp_path / "out",
+        home / "runs" / "good",
+        few,
+        findings=("Edema",),
+        conditions=("gaussian-blur:1", "gaussian-blur:3"),
+    )
+    assert set(table["finding"]) == {"macro", "Edema"} and "patches-black" not in set(table["corruption"])
+
+
+def test_one_model_or_one_run_twice_is_refused(home, tmp_path):
+    with pytest.raises(UserError, match="needs two models"):
+        compared(tmp_path / "out", home / "runs" / "good")
+    copy = write_scored(tmp_path / "copy", "good", labels_of(), noise=0.8, harm=0.2)
+    with pytest.raises(UserError, match="the same scores of good"):
+        compared(tmp_path / "out", home / "runs", copy)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no result folder in"):
+        compared(tmp_path / "out", tmp_path / "empty")
+
+
+@pytest.mark.campaign
+def test_paired_intervals_hold_and_p_values_are_uniform(tmp_path):
+    """Two models of the same skill on 300 test sets of 120 patients: 95 % of the intervals hold 0."""
+    holds, p = [], []
+    for seed in range(300):
+        labels = labels_of(240, seed=seed)
+        runs = [
+            write_scored(tmp_path / f"{seed}{name}", name, labels, seed=10_000 * (k + 1) + seed, conditions=CLEAN_ONLY)
+            for k, name in enumerate("ab")
+        ]
+        _, table = compared(tmp_path / f"out{seed}", *runs)
+        (row,) = table[table["primary"]].to_dict("records")
+        holds.append(row["low"] <= 0 <= row["high"])
+        p.append(row["p"])
+    assert (
+        0.915 < np.mean(holds) < 0.985
+    )  # 4 standard errors of 300 about a nominal 95 %, and a little for the bootstrap
+    assert 0.4 < np.mean(p) < 0.6
