@@ -7,7 +7,6 @@ Level: bits, of which a broken number has a broken number's power of 2 of gray l
 involved, so it is the same at 224 px and any size.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,9 +20,10 @@ FAMILY = "radiographic"
 UNIT = "bits"
 LEVELS = (7.0, 6.0, 5.0, 4.0, 3.0)
 IDENTITY = 16.0
+_BELOW_ONE = 1 - 2**-22  # so that white belongs to the last level, and no value of 16 bit is rounded into the next
 
 
 def corrupt(images: Images, level: Float[Tensor, "B"], draws: Draws) -> Images:
     """Cut to 2 ** `level` gray levels. Nothing is drawn."""
     grays = (2**level).round()[:, None, None, None]
-    return torch.minimum((images * grays).floor(), grays - 1) / (grays - 1)
+    return (images * (grays * _BELOW_ONE)).floor() / (grays - 1)

@@ -1,4 +1,4 @@
-"""Histogram equalisation: each value becomes the share of the image's pixels that are no brighter.
+"""Histogram equalisation: each value, at 16 bit, becomes its rank among the pixels of the image.
 
 Cause: export of a collection with equalised histograms, contrast tools of viewers and of photographs.
 Source: general knowledge of the field (MIMIC-CXR-JPG is exported so, other collections are not). Ladder: ours.
@@ -20,6 +20,7 @@ FAMILY = "radiographic"
 UNIT = "share of the equalised image"
 LEVELS = (0.2, 0.4, 0.6, 0.8, 1.0)
 IDENTITY = 0.0
+_GRAYS = 2**16
 
 
 def corrupt(images: Images, level: Float[Tensor, "B"], draws: Draws) -> Images:
@@ -29,7 +30,8 @@ def corrupt(images: Images, level: Float[Tensor, "B"], draws: Draws) -> Images:
 
 def equalised(images: Images) -> Images:
     """The rank of each pixel within its image, equal pixels alike, from 0 for the darkest to 1 for the brightest."""
-    values = images.flatten(1).contiguous()
-    ordered = values.sort(dim=1).values
-    below, up_to = (torch.searchsorted(ordered, v, right=True).float() for v in (ordered[:, :1].contiguous(), values))
-    return ((up_to - below) / (values.shape[1] - below).clamp(min=1)).view_as(images)
+    value = images.flatten(1).mul(_GRAYS - 1).round_().long()
+    histogram = images.new_zeros(len(images), _GRAYS).scatter_add_(1, value, torch.ones_like(images).flatten(1))
+    up_to = histogram.cumsum(1).gather(1, value)
+    darkest = up_to.amin(dim=1, keepdim=True)
+    return ((up_to - darkest) / (value.shape[1] - darkest).clamp(min=1)).view_as(images)

@@ -3,7 +3,7 @@
 Cause: a large focal spot with the patient far from the detector, a film or screen photographed or zoomed out of
 focus.
 Source: CheXphoto's Gaussian blur of 1.5 to 10 pixels (Phillips et al. 2020, arXiv 2007.06199, code read), here in
-mm; a focal spot alone reaches severity 1. Ladder: ours.
+mm; a focal spot alone stays well below severity 1. Ladder: ours.
 Level: standard deviation in mm. At 224 px, a pixel of a 430 mm field is 1.9 mm wide: severity 5 is 4.2 pixels.
 """
 

@@ -17,7 +17,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from chexmsn.core.draws import Draws
@@ -34,7 +34,13 @@ UNIT = "number of devices"
 LEVELS = (1.0, 2.0, 4.0, 6.0, 8.0)
 IDENTITY = 0.0
 _MOST = 8
-_LEADS, _TUBES = 0.55, 0.3  # shares among the devices; the rest are generators
+_LEADS = 0.65  # share among leads and tubes
+_STRIPS = (  # width in mm and shadow of what runs along the cable of a lead, a tube and a generator
+    ((1.5, 0.25), (7.0, 0.12), (2.0, 0.3)),
+    ((1.0, 0.0), (5.0, -0.06), (1.0, 0.0)),  # the hollow inside of a tube
+    ((1.0, 0.0), (1.2, 0.2), (1.0, 0.0)),  # its stripe
+)
+_GENERATORS = 2 / 3  # share of the images that have a generator among the eight; nobody has two
 
 PerImage = Float[Tensor, "B 1 1"]
 Plane = Float[Tensor, "B H W"]
@@ -50,6 +56,26 @@ class Frame(NamedTuple):
     half_height: PerImage
 
 
+class Kind(NamedTuple):
+    """What a device is in each image; what is neither is a tube."""
+
+    is_lead: Bool[Tensor, "B 1 1"]
+    is_generator: Bool[Tensor, "B 1 1"]
+
+    def choose(self, lead: PerImage | float, tube: PerImage | float, generator: PerImage | float) -> PerImage:
+        """The value of each image's kind."""
+        return torch.where(self.is_lead, lead, torch.where(self.is_generator, generator, tube))
+
+
+class Course(NamedTuple):
+    """Where a cable starts, in mm right of and below the centre, its heading in radians, and how far it goes, in mm."""
+
+    x: PerImage
+    y: PerImage
+    heading: PerImage
+    length: PerImage
+
+
 class Cable(NamedTuple):
     """Where a plane's points lie about a winding line, in mm: how far from its start, and how far from it aside."""
 
@@ -62,9 +88,11 @@ def corrupt(images: Images, level: Float[Tensor, "B"], draws: Draws, known: Know
     frame = _frame(images, known)
     order = torch.arange(_MOST, device=level.device).float().expand(len(level), -1)
     weights = present(level, order)[:, :, None, None]
+    generator = (draws.uniform(1)[:, :, None] * (_MOST / _GENERATORS)).floor()
     shadows = torch.zeros_like(images)
     for number in range(_MOST):
-        shadows[:, 0].addcmul_(weights[:, number], _shadow(frame, draws.stream("device", number)))
+        device = _shadow(frame, generator == number, draws.stream("device", number))
+        shadows[:, 0].addcmul_(weights[:, number], device)
     return (images + shadows).clamp_(0.0, 1.0)
 
 
@@ -75,70 +103,76 @@ def _frame(images: Images, known: Known) -> Frame:
     return Frame(right * pixel, below * pixel, pixel, pixel * (width / 2), pixel * (height / 2))
 
 
-def _shadow(frame: Frame, draws: Draws) -> Plane:
+def _shadow(frame: Frame, is_generator: Bool[Tensor, "B 1 1"], draws: Draws) -> Plane:
     """The shadow of one device per image, in units of the display range."""
-    kind = draws.uniform(1)[:, :, None]
-    others = torch.where(
-        kind < _LEADS + _TUBES, _tube(frame, draws.stream("tube")), _generator(frame, draws.stream("generator"))
-    )
-    return torch.where(kind < _LEADS, _lead(frame, draws.stream("lead")), others)
+    kind = Kind(~is_generator & (draws.uniform(1)[:, :, None] < _LEADS), is_generator)
+    courses = (draw(frame, draws.stream(draw.__name__)) for draw in (_lead, _tube, _generator))
+    course = Course(*map(kind.choose, *courses))
+    wire = _wire(frame, kind, course, draws)
+    right, below = frame.right - course.x, frame.below - course.y
+    box = torch.maximum(wire, 0.5 * _box(frame, right, below))
+    return torch.where(is_generator, box, wire + kind.is_lead * _electrode(frame, torch.hypot(right, below)))
 
 
-def _lead(frame: Frame, draws: Draws) -> Plane:
-    """An electrode somewhere on the chest, and its lead out of the field."""
-    x, y, *_ = _numbers(draws)
+def _wire(frame: Frame, kind: Kind, course: Course, draws: Draws) -> Plane:
+    cable = _cable(frame, course, draws)
+    shadow = torch.zeros_like(cable.along)
+    for strip in _STRIPS:
+        width, strength = (kind.choose(*values) for values in zip(*strip, strict=True))
+        shadow += strength * _strip(frame, cable.aside, width)
+    return shadow * _from(frame, cable.along) * _from(frame, course.length - cable.along)
+
+
+def _lead(frame: Frame, draws: Draws) -> Course:
+    """From an electrode somewhere on the chest out of the field."""
+    x, y, _ = _numbers(draws)
     x, y = (1.3 * x - 0.65) * frame.half_width, (1.3 * y - 0.65) * frame.half_height
-    cable = _cable(frame, x, y, torch.atan2(y, x), draws)
-    away = torch.hypot(frame.right - x, frame.below - y)
-    electrode = 0.1 * _disc(frame, away, 5.0) + 0.3 * _disc(frame, away, 2.0)
-    return electrode + 0.25 * _strip(frame, cable.aside, 1.5) * _from(frame, cable.along)
+    return Course(x, y, torch.atan2(y, x) + _askew(draws), torch.full_like(x, math.inf))
 
 
-def _tube(frame: Frame, draws: Draws) -> Plane:
-    """A drain or tube with walls and a stripe, from its tip in the chest out of the field."""
-    x, y, *_ = _numbers(draws)
+def _tube(frame: Frame, draws: Draws) -> Course:
+    """From the tip of a drain or tube in the chest out of the field, rather upwards."""
+    x, y, _ = _numbers(draws)
     x, y = (x - 0.5) * frame.half_width, (y - 0.4) * frame.half_height
-    cable = _cable(frame, x, y, torch.atan2(y - 0.3 * frame.half_height, x), draws)
-    outer, inner, stripe = (_strip(frame, cable.aside, width) for width in (7.0, 5.0, 1.2))
-    return (0.12 * outer - 0.06 * inner + 0.2 * stripe) * _from(frame, cable.along)
+    return Course(x, y, torch.atan2(y - 0.3 * frame.half_height, x) + _askew(draws), torch.full_like(x, math.inf))
 
 
-def _generator(frame: Frame, draws: Draws) -> Plane:
-    """A pacemaker below a collarbone, and its lead to the heart."""
-    x, y, left, *_ = _numbers(draws)
+def _generator(frame: Frame, draws: Draws) -> Course:
+    """From a pacemaker below a collarbone, the left one more often, to the heart."""
+    x, y, left = _numbers(draws)
     x = torch.where(left < 0.7, 1.0, -1.0) * (0.45 + 0.1 * x) * frame.half_width
     y = (-0.5 + 0.1 * y) * frame.half_height
     to_right, to_below = 0.15 * frame.half_width - x, 0.25 * frame.half_height - y
-    cable = _cable(frame, x, y, torch.atan2(to_below, to_right), draws)
-    length = torch.hypot(to_right, to_below)
-    case = ((frame.right - x) / 23).pow(4) + ((frame.below - y) / 20).pow(4)
-    box = ((1 - case.pow(0.25)) * 20 / frame.pixel + 0.5).clamp(0.0, 1.0)
-    lead = _strip(frame, cable.aside, 2.0) * _from(frame, cable.along) * _from(frame, length - cable.along)
-    return torch.maximum(0.5 * box, 0.3 * lead)
+    return Course(x, y, torch.atan2(to_below, to_right), torch.hypot(to_right, to_below))
 
 
 def _numbers(draws: Draws) -> tuple[PerImage, ...]:
     return draws.uniform(3)[:, :, None, None].unbind(1)
 
 
-def _cable(frame: Frame, x: PerImage, y: PerImage, heading: PerImage, draws: Draws) -> Cable:
-    """A sine about a line that starts at (x, y), within 30 degrees of a heading."""
-    turn, phase, swing, period = draws.stream("cable").uniform(4)[:, :, None, None].unbind(1)
-    heading = heading + (turn - 0.5) * (math.pi / 3)
-    right, below = frame.right - x, frame.below - y
-    along = right * heading.cos() + below * heading.sin()
+def _askew(draws: Draws) -> PerImage:
+    """Up to 30 degrees to either side, in radians."""
+    return (draws.stream("askew").uniform(1)[:, :, None] - 0.5) * (math.pi / 3)
+
+
+def _cable(frame: Frame, course: Course, draws: Draws) -> Cable:
+    """A sine about the line of a course."""
+    phase, swing, period = _numbers(draws.stream("cable"))
+    right, below = frame.right - course.x, frame.below - course.y
+    cos, sin = course.heading.cos(), course.heading.sin()
+    along = right * cos + below * sin
     amplitude = (0.03 + 0.09 * swing) * frame.half_width
     rate = 2 * math.pi / ((1.4 + 1.2 * period) * frame.half_width)
     angle = rate * along + 2 * math.pi * phase
     line = amplitude * (angle.sin() - (2 * math.pi * phase).sin())
-    across = below * heading.cos() - right * heading.sin() - line
+    across = below * cos - right * sin - line
     return Cable(along, across.abs() / torch.hypot(amplitude * rate * angle.cos(), torch.ones_like(angle)))
 
 
-def _strip(frame: Frame, aside: Plane, width: float) -> Plane:
-    """The share of a pixel's width that lies in a strip."""
-    near = torch.maximum(aside - frame.pixel / 2, torch.full_like(aside, -width / 2))
-    return ((aside + frame.pixel / 2).clamp(max=width / 2) - near).clamp(min=0.0) / frame.pixel
+def _strip(frame: Frame, aside: Plane, width: PerImage) -> Plane:
+    """The share of a pixel's width that lies in a strip of some mm."""
+    near = torch.maximum(aside - frame.pixel / 2, -width / 2)
+    return (torch.minimum(aside + frame.pixel / 2, width / 2) - near).clamp(min=0.0) / frame.pixel
 
 
 def _from(frame: Frame, along: Plane) -> Plane:
@@ -146,7 +180,18 @@ def _from(frame: Frame, along: Plane) -> Plane:
     return (along / frame.pixel + 0.5).clamp(0.0, 1.0)
 
 
+def _electrode(frame: Frame, away: Plane) -> Plane:
+    """A pad with a metal stud."""
+    return 0.1 * _disc(frame, away, 5.0) + 0.3 * _disc(frame, away, 2.0)
+
+
 def _disc(frame: Frame, away: Plane, radius: float) -> Plane:
     """The share of a pixel that lies in a disc; one smaller than the pixel covers its area at most."""
     area = math.pi * (radius / frame.pixel) ** 2
     return ((radius - away) / frame.pixel + 0.5).clamp(0.0, 1.0) * area.clamp(max=1.0)
+
+
+def _box(frame: Frame, right: Float[Tensor, "B 1 W"], below: Float[Tensor, "B H 1"]) -> Plane:
+    """The share of a pixel that lies in a case of 46 x 40 mm with round corners."""
+    edge = ((right / 23).square().square() + (below / 20).square().square()).sqrt().sqrt()
+    return ((1 - edge) * 20 / frame.pixel + 0.5).clamp(0.0, 1.0)

@@ -28,16 +28,16 @@ IDENTITY = 1.0
 
 def corrupt(images: Images, level: Float[Tensor, "B"], draws: Draws) -> Images:
     """Average to `level` times as many pixels per side, and back. Nothing is drawn."""
-    rows, columns = (_down_and_up(level, side) for side in images.shape[2:])
-    return filter_images(rows, images, columns).clamp_(0.0, 1.0)
+    (down, up), (left, right) = (_cells(level, side) for side in images.shape[2:])
+    return filter_images(up, filter_images(down, images, left), right).clamp_(0.0, 1.0)
 
 
-def _down_and_up(level: Float[Tensor, "B"], side: int) -> Float[Tensor, "B side side"]:
-    """Matrices that average an axis to fewer cells and interpolate linearly between their centres."""
+def _cells(level: Float[Tensor, "B"], side: int) -> tuple[Float[Tensor, "B side side"], Float[Tensor, "B side side"]]:
+    """Matrices that average an axis to fewer cells, and that interpolate linearly between their centres."""
     count = (level.double() * side).round().clamp(min=1.0)[:, None]
     pixel = torch.arange(side, device=level.device)
     start = pixel * (side / count)  # of the cells; those beyond the last begin where the axis ends
     means = covered(start, start + side / count, side) * (count / side)[:, None]
     place = torch.minimum(((pixel + 0.5) * (count / side) - 0.5).clamp(min=0.0), count - 1)
     between = (1 - (place[:, :, None] - pixel).abs()).clamp(min=0.0)
-    return (between @ means).float()
+    return means.float(), between.float()
