@@ -213,7 +213,7 @@ def _check_primary(primary: str, conditions: Sequence[Condition]) -> None:
     metric, _, place = primary.partition("@")
     degraded = [condition for condition in conditions if condition != CLEAN]
     single = {"", *(name for c in degraded for name in (c.corruption, f"{c.corruption}:{c.severity:g}"))}
-    places = {metric: {*single, CLEAN.corruption} for metric in RANKING} | {drop: single for drop in DROPS}
+    places = {metric: {*single, CLEAN.corruption} for metric in RANKING} | dict.fromkeys(DROPS, single)
     places[AREA] = {"", *(name for c in degraded for name in (c.corruption, family_of(c.corruption)))}
     if place not in places.get(metric, ()) or (metric not in RANKING and not degraded):
         known = dict.fromkeys(condition.corruption for condition in conditions)
