@@ -252,7 +252,7 @@ def test_kept_patches_are_nested_and_distinct(ratios, seed):
 def test_dropped_patches_are_filled_and_kept_ones_are_not_touched(fill, value):
     images = torch.rand(3, 1, 24, 32, generator=torch.Generator().manual_seed(1))
     kept = kept_patches(draws_of(3), 12, 0.5)
-    filled = fill_patches(images, kept, 8, fill, 0.4)
+    filled = fill_patches(images, kept, 8, fill, draws_of(3), 0.4)
     for image, out, indices in zip(images, filled, kept.tolist(), strict=True):
         for patch in range(12):
             square = (0, slice(8 * (patch // 4), 8 * (patch // 4) + 8), slice(8 * (patch % 4), 8 * (patch % 4) + 8))
@@ -262,7 +262,7 @@ def test_dropped_patches_are_filled_and_kept_ones_are_not_touched(fill, value):
 
 def test_patches_that_do_not_fit_the_image_are_refused():
     with pytest.raises(UserError, match="multiples of the patch of 16 px, not 224 x 230"):
-        fill_patches(torch.zeros(1, 1, 224, 230), torch.zeros(1, 1, dtype=torch.int64), 16, "black", 0.5)
+        fill_patches(torch.zeros(1, 1, 224, 230), torch.zeros(1, 1, dtype=torch.int64), 16, "black", draws_of(1), 0.5)
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.2, float("nan")])

@@ -7,7 +7,19 @@ import torch
 
 from chexmsn.core.draws import Draws, keys_of
 from chexmsn.core.errors import UserError
-from chexmsn.evaluation.conditions import CLEAN, FILLS, SHARES, Condition, chosen, mechanism, pixel_fills, standard_grid
+from chexmsn.core.lookup import names
+from chexmsn.corruptions import Known
+from chexmsn.evaluation.conditions import (
+    CLEAN,
+    REGIONS,
+    SHARES,
+    Condition,
+    chosen,
+    drops_patches,
+    mechanism,
+    pixel_fills,
+    standard_grid,
+)
 from chexmsn.evaluation.scoring import Cell, cells_of, degrade, why_not
 from evaluation_folders import untrained
 
@@ -15,6 +27,7 @@ VIT = untrained(name="vit_micro", patch=8, size=64)
 CNN = untrained(name="resnet18", patch=8, size=64)
 DRAWS = Draws.of(3, keys_of(["a", "b", "c"]))
 IMAGES = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+KNOWN = Known(anatomy=IMAGES.roll(5, 3) > 0.5, saliency=IMAGES.roll(9, 2))
 
 
 def test_the_standard_grid_is_the_published_one():
@@ -40,6 +53,8 @@ def test_conditions_are_chosen_by_name():
         ("gaussian-blur:6", r"lies in \(0, 5\], not '6'"),
         ("gaussian-blur:much", "not 'much'"),
         ("tokens-removed:70", r"a share in \(0, 1\), not '70'"),
+        ("patches-blur/blok", "did you mean patches-blur/block"),
+        ("patches-grey", r"patches-noise, patches-blur \(each also with /block, /salient"),
     ],
 )
 def test_a_condition_that_does_not_exist_is_told(name, message):
@@ -52,13 +67,30 @@ def test_only_random_conditions_are_repeated():
     assert cells_of([CLEAN, blur], repeats=2) == [Cell(CLEAN, 0), Cell(blur, 0), Cell(blur, 1)]
 
 
-@pytest.mark.parametrize("condition", chosen(["standard", "fills"]), ids=str)
+def test_the_family_grids_hold_every_file_and_every_region():
+    everything = {condition.corruption for condition in chosen(["extended"])}
+    assert everything == {"clean", *names("chexmsn.corruptions")} | {
+        name for name, region in REGIONS.items() if region.needs != "anatomy"
+    }
+    assert set(standard_grid()) < set(chosen(["missing", "imagenet-c"])) < set(chosen(["extended"]))
+    assert {"missing-rows", "patches-noise/block"} < {c.corruption for c in chosen(["missing"])}
+
+
+def test_what_has_one_level_is_run_once():
+    assert chosen(["flip"]) == (CLEAN, Condition("flip", 5.0))
+
+
+SAMPLED = [*chosen(["standard", "fills"]), *(Condition(name, 0.7) for name in REGIONS)]
+
+
+@pytest.mark.parametrize("condition", dict.fromkeys(SAMPLED), ids=str)
 def test_every_condition_gives_images_that_do_not_depend_on_the_batch(condition):
-    images, kept = degrade(IMAGES, condition, DRAWS, VIT, 0.3)
-    alone, kept_alone = degrade(IMAGES[1:2], condition, Draws(DRAWS.keys[1:2]), VIT, 0.3)
+    images, kept = degrade(IMAGES, condition, DRAWS, VIT, 0.3, KNOWN)
+    known = Known(anatomy=KNOWN.anatomy[1:2], saliency=KNOWN.saliency[1:2])
+    alone, kept_alone = degrade(IMAGES[1:2], condition, Draws(DRAWS.keys[1:2]), VIT, 0.3, known)
     assert images.shape == IMAGES.shape and images.min() >= 0 and images.max() <= 1
     torch.testing.assert_close(images[1:2], alone)
-    assert (kept is None) == (condition.corruption != "tokens-removed")
+    assert (kept is None) == (not condition.corruption.startswith("tokens-removed"))
     assert kept is None or torch.equal(kept[1:2], kept_alone)
     assert (condition == CLEAN) == (kept is None and torch.equal(images, IMAGES))
     assert mechanism(condition)
@@ -70,6 +102,18 @@ def test_masks_are_nested_and_shared_by_all_ways_of_losing_a_patch():
         assert all(set(h.tolist()) < set(m.tolist()) for m, h in zip(milder, harder, strict=True))
     black = degrade(IMAGES, Condition("patches-black", 0.5), DRAWS, VIT, 0.3).images
     patches = black.unfold(2, 8, 8).unfold(3, 8, 8).flatten(-2).sum(-1).flatten(1)
+    for row, shown in zip(kept[SHARES.index(0.5)], patches > 0, strict=True):
+        assert set(row.tolist()) == set(shown.nonzero()[:, 0].tolist())
+
+
+@pytest.mark.parametrize("name", [name for name in REGIONS if name.startswith("tokens")])
+def test_every_pattern_is_nested_and_loses_the_same_share(name):
+    kept = [degrade(IMAGES, Condition(name, share), DRAWS, VIT, 0.3, KNOWN).kept for share in SHARES]
+    assert [rows.shape for rows in kept] == [(3, int(round(64 * (1 - share), 9))) for share in SHARES]
+    for milder, harder in pairwise(kept):
+        assert all(set(h.tolist()) < set(m.tolist()) for m, h in zip(milder, harder, strict=True))
+    pixels = degrade(IMAGES, Condition(name.replace("tokens-removed", "patches-black"), 0.5), DRAWS, VIT, 0.3, KNOWN)
+    patches = pixels.images.unfold(2, 8, 8).unfold(3, 8, 8).flatten(-2).sum(-1).flatten(1)
     for row, shown in zip(kept[SHARES.index(0.5)], patches > 0, strict=True):
         assert set(row.tolist()) == set(shown.nonzero()[:, 0].tolist())
 
@@ -91,7 +135,9 @@ def test_the_data_sets_mean_fills_what_is_gone():
 def test_a_cnn_has_no_tokens():
     reason = why_not(Condition("tokens-removed", 0.5), CNN)
     assert "resnet18 is a CNN and has no tokens to remove" in reason
-    assert all(why_not(Condition(fill, 0.5), CNN) is None for fill in FILLS)
+    assert "see patches-black/block" in why_not(Condition("tokens-removed/block", 0.5), CNN)
+    fills = [name for name, region in REGIONS.items() if region.fill]
+    assert all(drops_patches(name) and why_not(Condition(name, 0.5), CNN) is None for name in fills)
     assert why_not(Condition("gaussian-blur", 5.0), CNN) is None
 
 
@@ -99,3 +145,11 @@ def test_a_share_that_leaves_no_patch_does_not_apply():
     small = untrained(name="vit_micro", patch=16, size=64)
     assert "leaves none of 16 patches" in why_not(Condition("tokens-removed", 0.95), small)
     assert why_not(Condition("tokens-removed", 0.9), small) is None
+
+
+def test_what_is_not_known_is_the_reason():
+    unknown = {"saliency": "no gradient"}
+    assert why_not(Condition("patches-blur/salient", 0.5), CNN, unknown) == "no gradient"
+    assert why_not(Condition("patches-blur/inside", 0.5), CNN, unknown) is None
+    with pytest.raises(UserError, match="'inside' needs the anatomy"):
+        degrade(IMAGES, Condition("patches-blur/inside", 0.5), DRAWS, VIT, 0.3)

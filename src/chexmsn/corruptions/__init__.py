@@ -17,23 +17,28 @@ torch.Size([2, 1, 32, 32])
 
 from chexmsn.corruptions._known import FIELD_OF_VIEW_MM, NOTHING_KNOWN, Known
 from chexmsn.corruptions._reference import MEDMNIST_C, as_imagecorruptions, as_medmnist_c
-from chexmsn.corruptions._regions import fill_patches, kept_count, kept_patches
+from chexmsn.corruptions._regions import FILLS, PATTERNS, Fill, Pattern, fill_patches, kept_count, kept_in, kept_patches
 from chexmsn.corruptions._severity import LEVELS_DEFINED_AT, apply, takes_known
 from chexmsn.corruptions._training import CorruptionPlan, corrupt_for_training
 
 __all__ = [
     "FIELD_OF_VIEW_MM",
+    "FILLS",
     "LEVELS_DEFINED_AT",
     "MEDMNIST_C",
     "NOTHING_KNOWN",
+    "PATTERNS",
     "CorruptionPlan",
+    "Fill",
     "Known",
+    "Pattern",
     "apply",
     "as_imagecorruptions",
     "as_medmnist_c",
     "corrupt_for_training",
     "fill_patches",
     "kept_count",
+    "kept_in",
     "kept_patches",
     "takes_known",
 ]

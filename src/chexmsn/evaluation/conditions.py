@@ -2,20 +2,58 @@
 
 The shares of dropped patches and the five kinds of noise are those the published system names; the
 severities 1 to 5 are explained in `chexmsn.corruptions` and are defined at 224 px.
+
+A missing region is called by how it goes missing and, unless that is at random, by the pattern in which it does:
+`tokens-removed`, `patches-black`, `tokens-removed/block`, `patches-blur/salient`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import NamedTuple
 
 from chexmsn.core import lookup
 from chexmsn.core.errors import UserError
+from chexmsn.corruptions import FILLS, PATTERNS, Fill, Pattern
 
+CORRUPTIONS = "chexmsn.corruptions"
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SEVERITIES = (1.0, 2.0, 3.0, 4.0, 5.0)
 TOKENS = "tokens-removed"
-FILLS = {"patches-black": "black", "patches-image-mean": "image-mean", "patches-dataset-mean": "dataset-mean"}
+PATCHES = "patches-"
 NOISES = ("poisson-noise", "gaussian-noise", "speckle-noise", "impulse-noise", "gaussian-blur")
+FAMILIES = ("missing", "imagenet-c", "radiographic")
+
+
+class Region(NamedTuple):
+    """How a region goes missing.
+
+    Attributes:
+        fill: what its pixels are replaced by; None: its tokens are removed.
+        pattern: in which order the patches go.
+    """
+
+    fill: Fill | None
+    pattern: Pattern
+
+    @property
+    def name(self) -> str:
+        """What it is called in results.
+
+        >>> Region("blur", "salient").name, Region(None, "random").name
+        ('patches-blur/salient', 'tokens-removed')
+        """
+        way = PATCHES + self.fill if self.fill else TOKENS
+        return way if self.pattern == "random" else f"{way}/{self.pattern}"
+
+    @property
+    def needs(self) -> str | None:
+        """What must be known of an image beside its pixels, if anything: a field of `chexmsn.corruptions.Known`."""
+        return _NEEDS.get(self.pattern)
+
+
+_NEEDS = {"salient": "saliency", "non-salient": "saliency", "inside": "anatomy", "outside": "anatomy"}
+REGIONS = {region.name: region for pattern in PATTERNS for fill in (None, *FILLS) if (region := Region(fill, pattern))}
 
 
 @dataclass(frozen=True)
@@ -23,7 +61,7 @@ class Condition:
     """One cell of the grid.
 
     Attributes:
-        corruption: `clean`, `tokens-removed`, a fill of `FILLS`, or the name of a file in `chexmsn/corruptions`.
+        corruption: `clean`, a name of `REGIONS`, or the name of a file in `chexmsn/corruptions`.
         severity: 0 when clean; the share of patches lost, in (0, 1); or 1 to 5 for a corruption (in between allowed).
     """
 
@@ -49,14 +87,40 @@ def pixel_fills() -> tuple[Condition, ...]:
     >>> len(pixel_fills())
     30
     """
-    return tuple(condition for fill in FILLS for condition in _ladder(fill))
+    names = ("patches-black", "patches-image-mean", "patches-dataset-mean")
+    return tuple(condition for name in names for condition in _ladder(name))
+
+
+def family_grid(family: str) -> tuple[Condition, ...]:
+    """All corruptions of a family; to `missing` belong the regions too, but for those that need anatomical masks.
+
+    >>> len({condition.corruption for condition in family_grid("missing")})
+    26
+    """
+    names = [name for name, region in REGIONS.items() if region.needs != "anatomy"] if family == "missing" else []
+    names += [name for name, of in _families().items() if of == family]
+    return tuple(condition for name in names for condition in _ladder(name))
+
+
+def extended_grid() -> tuple[Condition, ...]:
+    """Everything: the families and what is in none of them."""
+    return tuple(
+        condition for family in dict.fromkeys([*FAMILIES, *_families().values()]) for condition in family_grid(family)
+    )
+
+
+def _families() -> dict[str, str]:
+    return {name: lookup.load(CORRUPTIONS, name).FAMILY for name in lookup.names(CORRUPTIONS)}
+
+
+GRIDS = {"clean": lambda: (CLEAN,), "standard": standard_grid, "fills": pixel_fills, "extended": extended_grid}
 
 
 def chosen(names: Sequence[str]) -> tuple[Condition, ...]:
     """The conditions behind names: grids, corruptions (all their severities), or single ones as `name:severity`.
 
-    `standard` and `fills` are the grids above. The clean condition always comes first, since every
-    drop is measured against it; nothing comes twice.
+    Grids are `standard`, `fills`, the families (`missing`, `imagenet-c`, `radiographic`) and `extended`, which is
+    everything. The clean condition always comes first, since every drop is measured against it; nothing comes twice.
 
     Raises UserError for a name or severity that does not exist.
 
@@ -70,48 +134,78 @@ def chosen(names: Sequence[str]) -> tuple[Condition, ...]:
 def with_pixels(conditions: Sequence[Condition]) -> tuple[Condition, ...]:
     """The conditions, and for each share of tokens removed the same patches black: what the grid asks of a CNN.
 
-    >>> [condition.corruption for condition in with_pixels(chosen(["tokens-removed:0.7"]))]
-    ['clean', 'tokens-removed', 'patches-black']
+    >>> [condition.corruption for condition in with_pixels(chosen(["tokens-removed/block:0.7"]))]
+    ['clean', 'tokens-removed/block', 'patches-black/block']
     """
-    black = [Condition("patches-black", c.severity) for c in conditions if c.corruption == TOKENS]
+    black = [
+        Condition(Region("black", region.pattern).name, condition.severity)
+        for condition in conditions
+        if (region := REGIONS.get(condition.corruption)) and region.fill is None
+    ]
     return tuple(dict.fromkeys([*conditions, *black]))
 
 
 def _named(name: str) -> Sequence[Condition]:
-    grids = {"clean": (CLEAN,), "standard": standard_grid(), "fills": pixel_fills()}
-    if name in grids:
-        return grids[name]
+    if name in GRIDS:
+        return GRIDS[name]()
+    if name in FAMILIES:
+        return family_grid(name)
     corruption, _, severity = name.partition(":")
-    _check_name(corruption, list(grids))
+    _check_name(corruption)
     return [Condition(corruption, _severity(corruption, severity))] if severity else _ladder(corruption)
 
 
 def _ladder(corruption: str) -> list[Condition]:
-    return [Condition(corruption, severity) for severity in (SHARES if drops_patches(corruption) else SEVERITIES)]
+    """The severities of a grid; what has one level only has it at 5, since it is all or nothing."""
+    if drops_patches(corruption):
+        return [Condition(corruption, share) for share in SHARES]
+    one_level = len(set(lookup.load(CORRUPTIONS, corruption).LEVELS)) == 1
+    return [Condition(corruption, severity) for severity in (SEVERITIES[-1:] if one_level else SEVERITIES)]
 
 
 def drops_patches(corruption: str) -> bool:
     """Whether severity is a share of patches."""
-    return corruption == TOKENS or corruption in FILLS
+    return corruption in REGIONS
+
+
+_IN_PATTERN = {
+    "random": "at random",
+    "block": "as one contiguous block",
+    "salient": "the most salient first",
+    "non-salient": "the least salient first",
+    "inside": "those inside the anatomical mask first",
+    "outside": "those outside the anatomical mask first",
+}
 
 
 def mechanism(condition: Condition) -> str:
-    """How the condition comes about, in words."""
+    """How the condition comes about, in words.
+
+    >>> mechanism(Condition("patches-black/block", 0.3))
+    "pixels of patches filled before the model's own normalisation; they go as one contiguous block"
+    """
     if condition == CLEAN:
         return "the image as it is"
-    if condition.corruption == TOKENS:
-        return "patch tokens taken out after the position embedding, class token kept"
-    if condition.corruption in FILLS:
-        return "pixels of patches filled before the model's own normalisation"
+    if region := REGIONS.get(condition.corruption):
+        filled = "pixels of patches filled before the model's own normalisation"
+        removed = "patch tokens taken out after the position embedding, class token kept"
+        return f"{filled if region.fill else removed}; they go {_IN_PATTERN[region.pattern]}"
     return "image changed in [0, 1] at the network's resolution, before the model's own normalisation"
 
 
-def _check_name(corruption: str, grids: list[str]) -> None:
-    offered = [*grids, TOKENS, *FILLS, *lookup.names("chexmsn.corruptions")]
-    if corruption not in offered:
-        near = get_close_matches(corruption, offered, 1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise UserError(f"there is no condition called {corruption!r}{hint}: choose from {', '.join(offered)}")
+def _check_name(corruption: str) -> None:
+    grids, corruptions = [*GRIDS, *FAMILIES], lookup.names(CORRUPTIONS)
+    offered = [*grids, *REGIONS, *corruptions]
+    if corruption in offered:
+        return
+    near = get_close_matches(corruption, offered, 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    plain = [name for name, region in REGIONS.items() if region.pattern == "random"]
+    patterns = ", ".join(f"/{pattern}" for pattern in PATTERNS if pattern != "random")
+    raise UserError(
+        f"there is no condition called {corruption!r}{hint}: choose from the grids {', '.join(grids)}, the regions "
+        f"{', '.join(plain)} (each also with {patterns}), or the corruptions {', '.join(corruptions)}"
+    )
 
 
 def _severity(corruption: str, text: str) -> float:

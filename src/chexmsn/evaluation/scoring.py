@@ -5,9 +5,10 @@ ever stored. Corruptions act on the image in [0, 1] at the network's resolution,
 own normalisation.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +21,10 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_atomic
 from chexmsn.core.progress import progress
 from chexmsn.core.shapes import Images, Kept, Keys, Pixels
-from chexmsn.corruptions import apply, fill_patches, kept_count, kept_patches
+from chexmsn.corruptions import NOTHING_KNOWN, Known, apply, fill_patches, kept_count, kept_in
 from chexmsn.data.collection import Collection
 from chexmsn.evaluation.adapters._model import Model
-from chexmsn.evaluation.conditions import CLEAN, FILLS, TOKENS, Condition, drops_patches
+from chexmsn.evaluation.conditions import CLEAN, REGIONS, Condition
 from chexmsn.views import evaluation_view
 
 _TOKENLESS = {
@@ -52,12 +53,19 @@ def cells_of(conditions: Sequence[Condition], repeats: int) -> list[Cell]:
     return [Cell(condition, n) for condition in conditions for n in range(1 if condition == CLEAN else repeats)]
 
 
-def why_not(condition: Condition, model: Model) -> str | None:
-    """The sentence that says why a condition does not apply to a model; None where it does."""
-    if condition.corruption == TOKENS and not model.supports_token_removal:
-        return f"{model.network} {_TOKENLESS[model.kind]}: see patches-black"
-    if not drops_patches(condition.corruption):
+def why_not(condition: Condition, model: Model, unknown: Mapping[str, str] = MappingProxyType({})) -> str | None:
+    """The sentence that says why a condition does not apply to a model; None where it does.
+
+    `unknown` says what is not known of the images, saliency or anatomy, each with the reason.
+    """
+    region = REGIONS.get(condition.corruption)
+    if region is None:
         return None
+    if region.fill is None and not model.supports_token_removal:
+        black = region._replace(fill="black").name
+        return f"{model.network} {_TOKENLESS[model.kind]}: see {black}"
+    if region.needs in unknown:
+        return unknown[region.needs]
     try:
         kept_count(model.patches, condition.severity)
     except UserError:
@@ -65,7 +73,14 @@ def why_not(condition: Condition, model: Model) -> str | None:
     return None
 
 
-def degrade(images: Images, condition: Condition, draws: Draws, model: Model, dataset_mean: float) -> Degraded:
+def degrade(
+    images: Images,
+    condition: Condition,
+    draws: Draws,
+    model: Model,
+    dataset_mean: float,
+    known: Known = NOTHING_KNOWN,
+) -> Degraded:
     """Images under a condition.
 
     The draws do not depend on severity: masks are nested, and noise grows on one field. Patches are
@@ -74,12 +89,14 @@ def degrade(images: Images, condition: Condition, draws: Draws, model: Model, da
     """
     if condition == CLEAN:
         return Degraded(images, None)
-    if not drops_patches(condition.corruption):
-        return Degraded(apply(condition.corruption, images, condition.severity, draws), None)
-    kept = kept_patches(draws.stream("patches"), model.patches, condition.severity)
-    if condition.corruption == TOKENS:
+    region = REGIONS.get(condition.corruption)
+    if region is None:
+        return Degraded(apply(condition.corruption, images, condition.severity, draws, known), None)
+    kept = kept_in(region.pattern, images, model.patch, condition.severity, draws.stream("patches"), known)
+    if region.fill is None:
         return Degraded(images, kept)
-    return Degraded(fill_patches(images, kept, model.patch, FILLS[condition.corruption], dataset_mean), None)
+    filled = fill_patches(images, kept, model.patch, region.fill, draws.stream("fill"), dataset_mean)
+    return Degraded(filled, None)
 
 
 @dataclass(frozen=True)

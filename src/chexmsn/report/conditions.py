@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from chexmsn.core.lookup import load, names
+from chexmsn.evaluation.areas import family_of
 from chexmsn.report.words import HARD_SPACE
 
 CLEAN = "clean"
@@ -18,8 +20,25 @@ _TITLES = {
     BLACK: "Patches black",
     "patches-image-mean": "Patches at the image mean",
     "patches-dataset-mean": "Patches at the data-set mean",
+    "patches-noise": "Patches of noise",
+    "patches-blur": "Patches blurred",
 }
-_PROPER_NOUNS = ("Poisson", "Gaussian")
+_PATTERNS = {
+    "block": "one block",
+    "salient": "most salient first",
+    "non-salient": "least salient first",
+    "inside": "inside the anatomy first",
+    "outside": "outside the anatomy first",
+}
+_PROPER_NOUNS = ("Poisson", "Gaussian", "JPEG")
+_CORRUPTIONS = "chexmsn.corruptions"
+FAMILIES = {
+    "imagenet-c": "Noise, blur and processing",
+    "radiographic": "How the radiograph was taken",
+    "missing": "Missing rows and tiles",
+    "held-back": "Kept for tests only",
+    "other": "Other corruptions",
+}
 
 
 class Condition(NamedTuple):
@@ -41,12 +60,27 @@ class Condition(NamedTuple):
 
 
 def corruption_title(corruption: str) -> str:
-    """The name of a corruption at the start of a line.
+    """The name of a corruption at the start of a line; of one that is none of ours, the name it came with.
 
-    >>> corruption_title("gaussian-blur")
-    'Gaussian blur'
+    >>> corruption_title("dose"), corruption_title("scanner-of-1997")
+    ('Low dose (quantum noise)', 'Scanner of 1997')
     """
-    return _TITLES.get(corruption, corruption.replace("-", " ").capitalize())
+    if corruption in _TITLES:
+        return _TITLES[corruption]
+    ours = corruption in names(_CORRUPTIONS)
+    return load(_CORRUPTIONS, corruption).TITLE if ours else corruption.replace("-", " ").capitalize()
+
+
+def steps(corruption: str) -> tuple[str, tuple[float, ...]] | None:
+    """The unit of a corruption and what its severities 0 to 5 mean in it; None where nothing is known.
+
+    >>> steps("rotation")
+    ('degrees', (0.0, 3.0, 5.0, 10.0, 15.0, 20.0))
+    """
+    if corruption not in names(_CORRUPTIONS):
+        return None
+    about = load(_CORRUPTIONS, corruption)
+    return about.UNIT, (about.IDENTITY, *about.LEVELS)
 
 
 def in_sentence(title: str) -> str:
@@ -65,9 +99,21 @@ def severity_text(condition: Condition) -> str:
     return f"severity {condition.severity:g}"
 
 
+def short_label(condition: Condition) -> str:
+    """Its name beside an axis.
+
+    >>> short_label(Condition("patches-black", 0.7)), short_label(Condition("rotation", 5))
+    ('Black 70\\xa0%', 'Rotation 5')
+    """
+    if condition.corruption == CLEAN:
+        return "Clean"
+    title = corruption_title(condition.corruption).removeprefix("Patches at the ").removeprefix("Patches ")
+    return f"{title[:1].upper()}{title[1:]} {severity_text(condition).removeprefix('severity ')}"
+
+
 def is_missing(corruption: str) -> bool:
     """Whether the corruption takes regions of the image away."""
-    return corruption in MISSING or corruption.startswith("patches-")
+    return corruption.startswith((TOKENS, "patches-"))
 
 
 def conditions(table: pd.DataFrame) -> list[Condition]:
@@ -80,7 +126,9 @@ def corruption_order(corruption: str) -> tuple[int, int, str]:
     """Sorting key: clean, missing regions as listed above, then the others as the standard grid has them."""
     grid = ("poisson-noise", "gaussian-noise", "speckle-noise", "impulse-noise", "gaussian-blur")
     known = (CLEAN, *MISSING, *grid)
-    return (0, known.index(corruption), "") if corruption in known else (1, 0, corruption)
+    if corruption in known:
+        return (0, known.index(corruption), "")
+    return (1, list(FAMILIES).index(family_of(corruption)), corruption)
 
 
 def is_headline(condition: Condition) -> bool:
