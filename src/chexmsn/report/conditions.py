@@ -39,6 +39,13 @@ FAMILIES = {
     "held-back": "Kept for tests only",
     "other": "Other corruptions",
 }
+IN_WORDS = {
+    "imagenet-c": "noise, blur and processing",
+    "radiographic": "radiographic corruptions",
+    "missing": "missing regions",
+    "held-back": "corruptions kept for tests",
+    "other": "other corruptions",
+}
 
 
 class Condition(NamedTuple):
@@ -62,11 +69,12 @@ class Condition(NamedTuple):
 def corruption_title(corruption: str) -> str:
     """The name of a corruption at the start of a line; of one that is none of ours, the name it came with.
 
-    >>> corruption_title("dose"), corruption_title("scanner-of-1997")
-    ('Low dose (quantum noise)', 'Scanner of 1997')
+    >>> corruption_title("dose"), corruption_title("scanner-of-1997"), corruption_title("patches-blur/block")
+    ('Low dose (quantum noise)', 'Scanner of 1997', 'Patches blurred (one block)')
     """
-    if corruption in _TITLES:
-        return _TITLES[corruption]
+    way, _, pattern = corruption.partition("/")
+    if way in _TITLES:
+        return f"{_TITLES[way]} ({_PATTERNS.get(pattern, pattern)})" if pattern else _TITLES[way]
     ours = corruption in names(_CORRUPTIONS)
     return load(_CORRUPTIONS, corruption).TITLE if ours else corruption.replace("-", " ").capitalize()
 
