@@ -73,8 +73,8 @@ def test_the_script_tells_what_is_not_used(tmp_path):
     flags = ["-m", "simsiam", "-d", str(tmp_path), "--mr", "0.3", "--acc", "cpu", "-p", "16"]
     done = subprocess.run([sys.executable, ROOT / "ssl-trainer.py", *flags], capture_output=True, text=True)
     assert done.returncode == 2
-    told, refused = done.stderr.strip().splitlines()
-    assert "--mr 0.3 is not used" in told and "-p 32" in refused
+    optimiser, told, refused = done.stderr.strip().splitlines()
+    assert "AdamW" in optimiser and "--mr 0.3 is not used" in told and "-p 32" in refused
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +96,12 @@ def test_pretraining_packs_a_raw_folder_once_and_trains(pretrained, cache):
     assert load_encoder(pretrained).config.name == "vit_micro"
 
 
-@pytest.mark.parametrize("method", ["mae", "simsiam"])
+@pytest.mark.parametrize("method", ["mae", "simsiam", "pmsn"])
 def test_other_methods_say_which_flags_they_do_not_use(method, mimic, tmp_path, caplog):
     caplog.set_level("INFO")
     flags = ["-m", method, "-d", str(mimic), "--mr", "0.5", "--pn", "16", "--encoder", "vit_micro", "--size", "64"]
     pretrain_as_published([*flags, *SMALL, "--out", str(tmp_path / "run")], RECIPE)
-    assert "--pn 16 is not used" in caplog.text
+    assert ("--pn 16 is not used" in caplog.text) == (method != "pmsn")
     assert ("--mr 0.5 is not used" in caplog.text) == (method == "simsiam")
 
 

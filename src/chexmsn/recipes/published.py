@@ -5,6 +5,7 @@ named on top of each script decides.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import logging
 import os
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from chexmsn.core.errors import UserError
+from chexmsn.core.lookup import load
 from chexmsn.data.pack import open_pack
 from chexmsn.data.prepare import prepare
 from chexmsn.models.artefact import load_encoder
-from chexmsn.models.encoder import Encoder
+from chexmsn.models.encoder import VIT_SIZES, Encoder
 from chexmsn.recipes.arguments import check_command, parse, run_command
 from chexmsn.recipes.recipe import read_stages
+from chexmsn.training.run import methods_of
 
 log = logging.getLogger(__name__)
 
@@ -69,16 +72,16 @@ def _shared_flags(description: str) -> Flags:
 def pretrain_as_published(words: Sequence[str], recipe: Path) -> None:
     """`ssl-trainer.py`: pretraining. Raises UserError for bad flags, data or device."""
     flags = _shared_flags("Pretrain an encoder on chest radiographs (published flags).")
-    flags.add_argument("-m", "--method", choices=("msn", "mae", "simsiam"), default="msn")
+    flags.add_argument("-m", "--method", choices=methods_of("pretraining"), default="msn")
     flags.add_argument("--mr", type=float, help="the method's mask ratio")
-    flags.add_argument("--pn", type=int, help="number of prototypes (msn)")
+    flags.add_argument("--pn", type=int, help="number of prototypes (msn, pmsn)")
     flags.add_argument("--encoder", help="another encoder than the recipe's, for example vit_tiny")
     flags.add_argument("--size", type=int, help="another image size than the recipe's, in pixels")
     given = flags.parse_args(words)
     stage = read_stages(recipe)["pretrain"]
     options = dict(stage.values["options"]) if given.method == stage.values["method"] else {}
-    options |= _known(lr=given.lr, weight_decay=given.wd) | _method_options(given)
     encoder = dict(stage.values["encoder"]) | _known(name=given.encoder, size=given.size)
+    options |= _known(lr=given.lr, weight_decay=given.wd) | _method_options(given, encoder["name"])
     values = _run_values(given, out=given.out or Path("runs") / f"{given.method}-{encoder['name']}")
     values |= {"method": given.method, "options": options, "encoder": encoder}
     run_command("pretrain", values | _packed("pretrain", values, given))
@@ -124,20 +127,22 @@ def _check_kind(given: argparse.Namespace, encoder: Encoder) -> None:
         raise UserError(f"{found} and --tm asks for a {given.tm}: give --tm {encoder.kind}, or another --ckpt")
 
 
-def _method_options(given: argparse.Namespace) -> dict[str, Any]:
+def _method_options(given: argparse.Namespace, encoder: str) -> dict[str, Any]:
+    known = {field.name for field in dataclasses.fields(load("chexmsn.methods", given.method).Config)}
     options: dict[str, Any] = {}
-    if given.wd is not None and given.method == "msn":
+    if given.wd is not None and "weight_decay_final" in known:
         options["weight_decay_final"] = None  # --wd is one value
-    if given.mr is not None:
-        if given.method == "simsiam":
-            log.info("--mr %s is not used: simsiam has no mask", given.mr)
+    if given.method == "simsiam" and encoder in VIT_SIZES:
+        log.info("SimSiam on a transformer takes AdamW: with the published SGD, meant for ResNets, it hardly learns")
+        options["optimiser"] = "adamw"
+    for flag, name, what in (("mr", "mask_ratio", "no mask"), ("pn", "prototypes", "no prototypes")):
+        value = getattr(given, flag)
+        if value is None:
+            continue
+        if name in known:
+            options[name] = value
         else:
-            options["mask_ratio"] = given.mr
-    if given.pn is not None:
-        if given.method == "msn":
-            options["prototypes"] = given.pn
-        else:
-            log.info("--pn %s is not used: %s has no prototypes", given.pn, given.method)
+            log.info("--%s %s is not used: %s has %s", flag, value, given.method, what)
     return options
 
 

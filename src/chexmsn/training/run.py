@@ -43,10 +43,14 @@ def method_file(name: str, kind: Literal["pretraining", "classifier"]) -> Module
     """The file of a method of this kind. Raises UserError for an unknown name or the other kind."""
     module = load("chexmsn.methods", name)
     if module.Method.kind != kind:
-        fitting = [other for other in names("chexmsn.methods") if load("chexmsn.methods", other).Method.kind == kind]
         command = {"pretraining": "train", "classifier": "pretrain"}[kind]
-        raise UserError(f"{name} is a method of chexmsn {command}: choose one of {', '.join(fitting)} here")
+        raise UserError(f"{name} is a method of chexmsn {command}: choose one of {', '.join(methods_of(kind))} here")
     return module
+
+
+def methods_of(kind: Literal["pretraining", "classifier"]) -> list[str]:
+    """The names of all methods of this kind."""
+    return [name for name in names("chexmsn.methods") if load("chexmsn.methods", name).Method.kind == kind]
 
 
 def check_run(config: RunConfig, encoder: EncoderConfig | None) -> None:
@@ -166,7 +170,7 @@ def starting_encoder(config: TrainConfig) -> Encoder:
     needs_pretraining = load("chexmsn.methods", config.method).Method.needs_pretraining
     if needs_pretraining and config.encoder_from is None and config.encoder is None:
         raise UserError(
-            f"{config.method} needs a pretrained encoder: give encoder_from, or encoder for a baseline of random weights"
+            f"{config.method} needs a pretrained encoder: give encoder_from, or encoder for one of random weights"
         )
     if not needs_pretraining and config.encoder_from is not None:
         raise UserError(f"{config.method} starts from scratch: leave encoder_from out, or take method fine-tune")
