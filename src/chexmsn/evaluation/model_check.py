@@ -4,7 +4,6 @@ What cannot be right is refused. What may be right and rarely is becomes a doubt
 Nothing is chosen here, since the labels are those of the test images.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.shapes import Pixels
 from chexmsn.data.collection import Collection
 from chexmsn.evaluation.adapters._model import Input, Model
-from chexmsn.evaluation.cohort import labels_of
+from chexmsn.evaluation.cohort import findings_of, labels_of
 from chexmsn.evaluation.scoring import Degraded, probabilities, view
 from chexmsn.metrics.bootstrap import patient_counts, percentile_interval, resampled_auroc
 from chexmsn.metrics.ranking import auroc, both_classes, macro
@@ -67,25 +66,26 @@ class Sample:
         found = [probabilities(model, Degraded(view(batch, model), None)) for batch in batches]
         return np.concatenate(found)[:, list(self.outputs)]
 
-    @property
-    def can_judge(self) -> bool:
-        """Whether any finding is there and not there among the images."""
-        return bool(both_classes(labels_of(self.labels)).any())
-
-    def macro_auroc(self, scores: Float32[np.ndarray, "N C"]) -> "Macro":
-        """The macro AUROC, with resamples of the patients that are the same for all scores."""
-        labels = labels_of(self.labels)
-        judged = both_classes(labels)
-        counts = patient_counts(self.labels["patient_id"].to_numpy(), RESAMPLES, seed=0)
-        value = macro(auroc(scores, labels), judged)
-        return Macro(float(value), macro(resampled_auroc(scores, labels, counts), judged))
-
 
 class Macro(NamedTuple):
     """A macro AUROC and its resamples."""
 
     value: float
     samples: Float64[np.ndarray, "R"]
+
+
+def macro_auroc(scores: Float32[np.ndarray, "N C"], labels: pd.DataFrame) -> Macro | None:
+    """The macro AUROC over the findings that are there and not there; None without any.
+
+    Its resamples of the patients are the same for all scores.
+    """
+    known = labels_of(labels)
+    judged = both_classes(known)
+    if not judged.any():
+        return None
+    counts = patient_counts(labels["patient_id"].to_numpy(), RESAMPLES, seed=0)
+    value = macro(auroc(scores, known), judged)
+    return Macro(float(value), macro(resampled_auroc(scores, known, counts), judged))
 
 
 def doubts(model: Model, sample: Sample) -> list[str]:
@@ -97,25 +97,26 @@ def doubts(model: Model, sample: Sample) -> list[str]:
     """
     _check_taken(model, sample)
     scores = sample.scores(model)
-    _check_probabilities(scores, model)
+    check_probabilities(scores, model.name)
     _check_varied(scores, model)
     _check_repeated(scores, model, sample)
-    return [
-        *_constant(scores, model, sample),
-        *_already_probabilities(model, sample),
-        *_worse_than_chance(scores, sample),
-    ]
+    return [*_already_probabilities(model, sample), *ranking_doubts(scores, sample.labels)]
+
+
+def ranking_doubts(scores: Float32[np.ndarray, "N C"], labels: pd.DataFrame) -> list[str]:
+    """What scores of clean images leave in doubt, whatever made them."""
+    return [*_constant(scores, labels), *_worse_than_chance(scores, labels)]
 
 
 def input_doubts(model: Model, sample: Sample) -> list[str]:
     """Whether another value range than the stated one would clearly tell more: one sentence, of the best, or none."""
-    if not sample.can_judge:
+    stated = macro_auroc(sample.scores(model), sample.labels)
+    if stated is None:
         return []
-    stated = sample.macro_auroc(sample.scores(model))
     better: dict[str, float] = {}
     for name, changes in _other_feeds(model.input).items():
         other = _answers_if_any(model.fed(**changes), sample)
-        if other is not None and _clearly_above(tried := sample.macro_auroc(other), stated):
+        if other is not None and _clearly_above(tried := macro_auroc(other, sample.labels), stated):
             better[name] = tried.value
     if not better:
         return []
@@ -138,12 +139,13 @@ def _check_taken(model: Model, sample: Sample) -> None:
         ) from error
 
 
-def _check_probabilities(scores: Float32[np.ndarray, "N C"], model: Model) -> None:
+def check_probabilities(scores: Float32[np.ndarray, "N C"], name: str) -> None:
+    """Raise UserError for scores outside [0, 1]."""
     low, high = float(scores.min()), float(scores.max())
     if low < 0 or high > 1:
         raise UserError(
-            f"{model.name} answers clean images with {low:.3g} to {high:.3g}, which are no probabilities: "
-            "if these are logits, give --options.answers logits (findings) or softmax (classes that exclude each other)"
+            f"{name} gives {low:.3g} to {high:.3g}, which are no probabilities: if these are logits, set the option "
+            "answers to logits (findings) or softmax (classes that exclude each other)"
         )
 
 
@@ -167,9 +169,8 @@ def _check_repeated(scores: Float32[np.ndarray, "N C"], model: Model, sample: Sa
         )
 
 
-def _constant(scores: Float32[np.ndarray, "N C"], model: Model, sample: Sample) -> list[str]:
-    findings = [model.findings[output] for output in sample.outputs]
-    flat = [finding for finding, column in zip(findings, scores.T, strict=True) if np.ptp(column) == 0]
+def _constant(scores: Float32[np.ndarray, "N C"], labels: pd.DataFrame) -> list[str]:
+    flat = [finding for finding, column in zip(findings_of(labels), scores.T, strict=True) if np.ptp(column) == 0]
     if not flat or len(scores) == 1:
         return []
     return [f"{len(scores)} clean images all have one score of {', '.join(flat)}: was the model trained for it?"]
@@ -187,10 +188,10 @@ def _already_probabilities(model: Model, sample: Sample) -> list[str]:
     ]
 
 
-def _worse_than_chance(scores: Float32[np.ndarray, "N C"], sample: Sample) -> list[str]:
-    if not sample.can_judge:
+def _worse_than_chance(scores: Float32[np.ndarray, "N C"], labels: pd.DataFrame) -> list[str]:
+    found = macro_auroc(scores, labels)
+    if found is None:
         return []
-    found = sample.macro_auroc(scores)
     interval = percentile_interval(found.samples, UNSURE, undefined_at_most=DEFINED)
     if not interval.high < 0.5:
         return []
@@ -224,5 +225,5 @@ def _clearly_above(tried: Macro, stated: Macro) -> bool:
     return bool(tried.value - stated.value > CLEARLY and better.low > 0)
 
 
-def _some(scores: Sequence[float]) -> str:
+def _some(scores: Float32[np.ndarray, "C"]) -> str:
     return ", ".join(f"{score:.3g}" for score in scores[:3])

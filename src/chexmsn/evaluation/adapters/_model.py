@@ -153,10 +153,7 @@ class Model:
 
         Raises UserError where its answers are not what it promises.
         """
-        answers = self.raw(images, kept)
-        if self.answers == "probabilities":
-            return answers
-        return answers.sigmoid() if self.answers == "logits" else answers.softmax(dim=1)
+        return probabilities_of(self.raw(images, kept), self.answers)
 
     @torch.inference_mode()
     def raw(self, images: Images, kept: Kept | None = None) -> Float[Tensor, "B C"]:
@@ -168,6 +165,17 @@ class Model:
                 f"{self.name} answers with a {type(answers).__name__}: it must be a tensor, images x outputs"
             )
         return _checked(answers, len(images), self).float()
+
+
+def probabilities_of(answers: Float[Tensor, "B C"], kind: Answers) -> Float[Tensor, "B C"]:
+    """Answers of a kind as probabilities.
+
+    >>> probabilities_of(torch.zeros(1, 4), "logits"), probabilities_of(torch.zeros(1, 4), "softmax")
+    (tensor([[0.5000, 0.5000, 0.5000, 0.5000]]), tensor([[0.2500, 0.2500, 0.2500, 0.2500]]))
+    """
+    if kind == "probabilities":
+        return answers
+    return answers.sigmoid() if kind == "logits" else answers.softmax(dim=1)
 
 
 def _checked(answers: Shaped[Tensor, "..."], images: int, model: Model) -> Shaped[Tensor, "..."]:

@@ -1,8 +1,8 @@
 """Image classifiers of Hugging Face transformers: a folder with `config.json` and safetensors.
 
 https://github.com/huggingface/transformers. What the folder's image processor makes of a black and a white image says
-what the network is fed: size, mean, std and rescaling, whatever the processor calls them. Code in the folder is not run,
-and nothing is downloaded.
+what the network is fed: size, mean, std and rescaling, whatever the processor calls them. Code in the folder does not
+run, and nothing is downloaded.
 """
 
 from dataclasses import dataclass

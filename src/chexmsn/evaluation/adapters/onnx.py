@@ -1,7 +1,8 @@
 """Classifiers in ONNX files, run by ONNX Runtime.
 
 https://onnx.ai and https://onnxruntime.ai. The file says its size and channels, where they are fixed; not its names of
-outputs. It runs on the CPU, or on a GPU where the runtime has one and the test is asked to use it.
+outputs. It runs on a GPU where the installed
+runtime knows one (onnxruntime-gpu), else on the CPU.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from chexmsn.evaluation.adapters._model import Model, Options, settled
 from chexmsn.evaluation.result_folder import name_of
 
 TITLE = "ONNX"
+PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +83,9 @@ def _runtime(location: Path) -> Any:
     if not location.is_file():
         raise UserError(f"there is no file {location}: name an .onnx file")
     errors = onnxruntime.capi.onnxruntime_pybind11_state
+    providers = [name for name in PROVIDERS if name in onnxruntime.get_available_providers()]
     try:
-        return onnxruntime.InferenceSession(location, providers=onnxruntime.get_available_providers())
+        return onnxruntime.InferenceSession(location, providers=providers)
     except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.InvalidArgument) as error:
         raise UserError(f"{location} is no ONNX file that can be read: {str(error).partition(chr(10))[0]}") from None
 

@@ -1,0 +1,290 @@
+"""Scores made elsewhere: a table instead of a model, judged by the same statistics into the same folder."""
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from jaxtyping import Float32
+
+from chexmsn.core.errors import UserError
+from chexmsn.core.limits import check_limits
+from chexmsn.data.collection import Collection
+from chexmsn.data.labels import Policy, apply_policy, canonical
+from chexmsn.data.pack import open_pack
+from chexmsn.data.source import LABEL, index_by, read_labels, read_text_table
+from chexmsn.evaluation.adapters._model import Answers, probabilities_of
+from chexmsn.evaluation.conditions import CLEAN, Condition
+from chexmsn.evaluation.findings import match
+from chexmsn.evaluation.model_check import check_probabilities, ranking_doubts
+from chexmsn.evaluation.result_folder import Terms, Tested, check_policy, fill, labels_table, record
+from chexmsn.training.run_folder import open_run
+
+log = logging.getLogger(__name__)
+
+ABOUT = ("sex", "age", "view")
+CELL = ["corruption", "severity", "repeat"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoreTableConfig:
+    """A table of scores, and what they are judged by.
+
+    Attributes:
+        scores: CSV or Parquet file: one row per image and condition, one column per finding.
+        data: pack with the labels, or a CSV file with one row per image: image, patient_id, one column per finding (1,
+            0, -1 or blank) and, if known, sex, age and view.
+        out: folder for scores and results.
+        name: what tables and figures call the model; the name of the file when empty.
+        findings: columns of scores by finding, {Effusion: p_effusion}; every column that is called as a label when
+            empty.
+        image: column with the image, in both tables; in a pack it is the image key.
+        patient: column of a CSV file of labels with the patient.
+        condition: column of scores with what was done to the image; all are clean where there is none.
+        severity: column of scores with how much of it.
+        repeat: column of scores that tells several draws of one condition apart.
+        answers: what the scores are: probabilities, logits, or softmax (logits of classes that exclude each other).
+        split: split of a pack whose labels are used.
+        labels: what uncertain (-1) and blank labels count as.
+        corruptions_seen: conditions that the model was trained on.
+        resamples: how often the patients are resampled for the intervals.
+        seed: the resamples follow from it.
+    """
+
+    scores: Path
+    data: Path
+    out: Path
+    name: str | None = None
+    findings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    image: str = "image"
+    patient: str = "patient_id"
+    condition: str = "condition"
+    severity: str = "severity"
+    repeat: str = "repeat"
+    answers: Answers = "probabilities"
+    split: str = "test"
+    labels: Policy = dataclasses.field(default_factory=Policy)
+    corruptions_seen: tuple[str, ...] = ()
+    resamples: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_limits(self, resamples="[1, inf)")
+        check_policy(self.labels)
+
+
+def judge_scores(config: ScoreTableConfig) -> Path:
+    """Judge a table of scores; returns the folder of the results.
+
+    The same configuration and tables: nothing to do.
+
+    Raises:
+        UserError: a table that cannot be read or lacks a column; scores that are no numbers or no probabilities, that
+            are there twice or not for every image; images or findings without labels; a folder of another
+            configuration.
+    """
+    table = _scores(config)
+    labels, told = _labels(config, table)
+    table, labels = _joined(table, labels, config)
+    tested = Tested.of(told, labels, config.labels)
+    terms = Terms(
+        model=config.name or config.scores.stem,
+        conditions=_conditions(table),
+        not_applicable={},
+        seen=config.corruptions_seen,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    run = open_run(config.out, "stress", _asked(config, told), _facts(config, table, tested, terms))
+    if run.finished:
+        log.info("%s is finished: nothing to do", run.path)
+        return run.path
+    with run.alone():
+        fill(run, tested, terms, torch.device("cpu"), curves={}, score=lambda parts: table)
+    return run.path
+
+
+# --- the scores
+
+
+def _scores(config: ScoreTableConfig) -> pd.DataFrame:
+    """The table with the columns of `scores.parquet`, still with the model's own names of findings."""
+    table = _read(config.scores, config.image)
+    about = {config.image, config.patient, config.condition, config.severity, config.repeat}
+    columns = {column: finding for finding, column in config.findings.items()} or {
+        column: column.removeprefix("score:") for column in table.select_dtypes("number") if column not in about
+    }
+    if missing := [column for column in columns if column not in table]:
+        raise UserError(f"{config.scores} lacks the column {', '.join(missing)}: it has {', '.join(table.columns)}")
+    if not columns:
+        raise UserError(f"{config.scores} has no column of numbers: one per finding is needed")
+    keys = pd.DataFrame({"image_key": table[config.image].astype(str)} | _cells(table, config))
+    _check_once(keys, config)
+    values = pd.DataFrame(_values(table, list(columns), config), columns=[f"score:{name}" for name in columns.values()])
+    return keys.join(values)
+
+
+def _read(file: Path, image: str) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, dtype={image: str})
+    except (OSError, ValueError, pa.ArrowInvalid) as error:  # errors of parsing and of decoding are ValueErrors
+        raise UserError(f"{file} cannot be read as a table: {' '.join(str(error).split())}") from None
+    if image not in table:
+        raise UserError(f"{file} lacks the column {image}: it has {', '.join(map(str, table.columns))}; see image")
+    return table.reset_index(drop=True)
+
+
+def _cells(table: pd.DataFrame, config: ScoreTableConfig) -> dict[str, pd.Series]:
+    """What was done to each image."""
+    if config.condition not in table:
+        clean = pd.Series(CLEAN.corruption, index=table.index)
+        return {"corruption": clean, "severity": 0.0 * table.index.to_series(), "repeat": 0 * table.index.to_series()}
+    corruption = table[config.condition].fillna(CLEAN.corruption).astype(str)
+    if config.severity not in table:
+        raise UserError(f"{config.scores} has conditions and lacks the column {config.severity}: add how much of each")
+    severity = pd.to_numeric(table[config.severity], errors="coerce").where(corruption != CLEAN.corruption, 0.0)
+    if severity.isna().any():
+        row = int(np.flatnonzero(severity.isna())[0])
+        raise UserError(f"{config.scores}: row {row + 1} ({corruption[row]}) has no number as its severity: add it")
+    repeat = table[config.repeat].astype(int) if config.repeat in table else 0 * table.index.to_series()
+    return {"corruption": corruption, "severity": severity.astype(float), "repeat": repeat}
+
+
+def _check_once(keys: pd.DataFrame, config: ScoreTableConfig) -> None:
+    if not (keys["corruption"] == CLEAN.corruption).any():
+        raise UserError(f"{config.scores} has no rows of the condition clean: every drop is measured against them")
+    twice = keys[keys.duplicated()]
+    if len(twice):
+        image, corruption, severity, repeat = twice.iloc[0]
+        raise UserError(
+            f"{config.scores} has two rows of {image} under {corruption} at {severity:g}, repeat {repeat}: keep "
+            "one, or tell draws apart with the column repeat"
+        )
+
+
+def _values(table: pd.DataFrame, columns: list[str], config: ScoreTableConfig) -> Float32[np.ndarray, "N C"]:
+    """Probabilities."""
+    values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32, copy=True)
+    if not np.isfinite(values).all():
+        row, place = np.argwhere(~np.isfinite(values))[0]
+        value, column = table[columns[place]].iloc[row], columns[place]
+        raise UserError(
+            f"{config.scores}: row {row + 1} has {value} as {column}, which is no number: every image needs one"
+        )
+    scores = probabilities_of(torch.from_numpy(values), config.answers).numpy()
+    check_probabilities(scores, str(config.scores))
+    return scores
+
+
+# --- the labels
+
+
+def _labels(config: ScoreTableConfig, table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table of labels of the findings that there are scores of, and what a record says of where it comes from."""
+    told = [column.removeprefix("score:") for column in table if column.startswith("score:")]
+    if config.data.is_dir():
+        images = Collection([open_pack(config.data)], [config.split])
+        findings = tuple(match(told, images.findings, str(config.scores), str(config.data)))
+        return labels_table(images, findings, config.labels), Tested.told_of(images)
+    rows = read_text_table(config.data, [config.image, config.patient])
+    offered = {column: canonical(column.removeprefix(LABEL)) for column in rows if column not in _about(config)}
+    shared = match(told, list(offered.values()), str(config.scores), str(config.data))
+    raw = read_labels(rows, {column: name for column, name in offered.items() if name in shared}, config.data)
+    return _label_table(rows, raw[[LABEL + name for name in shared]], config), {
+        "name": config.data.stem,
+        "source": "csv",
+        "fingerprint": _digest(config.data),
+        "split": None,
+    }
+
+
+def _about(config: ScoreTableConfig) -> tuple[str, ...]:
+    return (config.image, config.patient, *ABOUT)
+
+
+def _label_table(rows: pd.DataFrame, raw: pd.DataFrame, config: ScoreTableConfig) -> pd.DataFrame:
+    index_by(rows, config.image, config.data)
+    findings = [column.removeprefix(LABEL) for column in raw]
+    about = {"image_key": rows[config.image], "patient_id": rows[config.patient]}
+    about |= {name: rows[name].replace("", None) if name in rows else None for name in ABOUT}
+    table = pd.DataFrame(about, index=rows.index).assign(age=lambda known: pd.to_numeric(known["age"], errors="coerce"))
+    if (table["patient_id"] == "").any():
+        raise UserError(f"{config.data} has an image without {config.patient}: every image needs a patient")
+    values = apply_policy(raw.to_numpy(np.float32), findings, config.labels)
+    return table.join(pd.DataFrame(values, columns=raw.columns))
+
+
+# --- both
+
+
+def _joined(table: pd.DataFrame, labels: pd.DataFrame, config: ScoreTableConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The scores and labels of the images that have both, the columns under the labels' names."""
+    scored = set(table.loc[table["corruption"] == CLEAN.corruption, "image_key"])
+    both = labels["image_key"].isin(scored)
+    if not both.any():
+        raise UserError(
+            f"no image of {config.scores} (such as {min(scored)}) has labels in {config.data} (of "
+            f"{labels['image_key'].iloc[0]} ...): give both tables the same names of images"
+        )
+    if unlabelled := len(scored) - int(both.sum()):
+        log.warning("%d images have scores and no labels, and are left out", unlabelled)
+    if not both.all():
+        log.warning("%d images have labels and no scores, and are left out", int((~both).sum()))
+    labels = labels[both].reset_index(drop=True)
+    table = table[table["image_key"].isin(labels["image_key"])]
+    _check_whole(table, len(labels), config)
+    columns = {c: f"score:{canonical(c.removeprefix('score:'))}" for c in table if c.startswith("score:")}
+    wanted = [column.replace(LABEL, "score:", 1) for column in labels if column.startswith(LABEL)]
+    patients = labels.set_index("image_key")["patient_id"]
+    keys = table[["image_key", *CELL]].assign(patient_id=table["image_key"].map(patients))
+    return pd.concat([keys, table.rename(columns=columns)[wanted]], axis=1).reset_index(drop=True), labels
+
+
+def _check_whole(table: pd.DataFrame, images: int, config: ScoreTableConfig) -> None:
+    for (corruption, severity, repeat), count in table.groupby(CELL, sort=False).size().items():
+        if count != images:
+            raise UserError(
+                f"{config.scores} has {count} of the {images} clean images under {corruption} at {severity:g}, repeat "
+                f"{repeat}: every condition needs the same images"
+            )
+
+
+def _conditions(table: pd.DataFrame) -> tuple[Condition, ...]:
+    """Clean first, then in the order of the table, each corruption from mild to severe."""
+    found = table[["corruption", "severity"]].drop_duplicates()
+    order = {name: place for place, name in enumerate(dict.fromkeys([CLEAN.corruption, *found["corruption"]]))}
+    return tuple(Condition(*row) for row in sorted(found.itertuples(index=False), key=lambda r: (order[r[0]], r[1])))
+
+
+def _asked(config: ScoreTableConfig, told: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the results, with the tables by what they hold."""
+    named = [f.name for f in dataclasses.fields(config) if f.name not in ("scores", "data", "out", "name")]
+    return {
+        "model": config.name or config.scores.stem,
+        "weights": _digest(config.scores),
+        "data": told["fingerprint"],
+        **{name: getattr(config, name) for name in named},
+    }
+
+
+def _facts(config: ScoreTableConfig, table: pd.DataFrame, tested: Tested, terms: Terms) -> dict[str, Any]:
+    about = {"adapter": "scores", "fingerprint": _digest(config.scores), "answers": config.answers}
+    clean = table[table["corruption"] == CLEAN.corruption].set_index("image_key").loc[tested.labels["image_key"]]
+    first = clean[clean["repeat"] == clean["repeat"].min()]
+    doubts = ranking_doubts(first[[f"score:{name}" for name in tested.findings]].to_numpy(np.float32), tested.labels)
+    for doubt in doubts:
+        log.warning("%s", doubt)
+    conditions = [vars(c) | {"mechanism": "scored elsewhere: not recorded"} for c in terms.conditions]
+    made = record(terms, tested, about, [], {"scores": config.scores.name})
+    return made | {"conditions": conditions, "repeats": int(table["repeat"].nunique()), "doubts": doubts}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
