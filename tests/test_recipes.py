@@ -39,8 +39,8 @@ def test_every_recipe_is_built(path, tmp_path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_opens_with_command_cost_and_expectation(path):
-    head = path.read_text().split("\nvars:")[0]
-    assert all(line.startswith("#") for line in head.splitlines() if line)
+    head = path.read_text().split("\n\n")[0]
+    assert all(line.startswith("#") for line in head.splitlines())
     for word in ("# command ", "# cost ", "# expected "):
         assert word in head
     assert "MEASURED" not in head
