@@ -163,9 +163,9 @@ def test_a_stopped_run_goes_on_with_any_batch_size(home, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         keep(parts, rows, scores)
 
-    def counted(scorer, pixels, keys):
-        scored.append(len(keys))
-        return passes(scorer, pixels, keys)
+    def counted(scorer, pixels, keys, rows):
+        scored.append(len(rows))
+        return passes(scorer, pixels, keys, rows)
 
     monkeypatch.setattr(Parts, "keep", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):

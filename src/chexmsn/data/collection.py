@@ -52,6 +52,11 @@ class Collection:
         """The key of every random decision about each image."""
         return keys_of(self.index["image_key"]).numpy()
 
+    @cached_property
+    def pixel_mm(self) -> Float32[np.ndarray, "N"]:
+        """The side of a pixel in mm, the geometric mean of the two axes; NaN where it is not known."""
+        return np.sqrt(self.index["pixel_mm_row"] * self.index["pixel_mm_column"]).to_numpy(np.float32)
+
     @property
     def patients(self) -> np.ndarray:
         """The patient of each image, N texts."""

@@ -7,7 +7,7 @@ A missing region is called by how it goes missing and, unless that is at random,
 `tokens-removed`, `patches-black`, `tokens-removed/block`, `patches-blur/salient`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NamedTuple
@@ -161,6 +161,16 @@ def _ladder(corruption: str) -> list[Condition]:
         return [Condition(corruption, share) for share in SHARES]
     one_level = len(set(lookup.load(CORRUPTIONS, corruption).LEVELS)) == 1
     return [Condition(corruption, severity) for severity in (SEVERITIES[-1:] if one_level else SEVERITIES)]
+
+
+def needed_by(conditions: Iterable[Condition]) -> set[str]:
+    """What must be known of the images beside their pixels: saliency, anatomy, both or nothing.
+
+    >>> needed_by(chosen(["patches-black/salient", "gaussian-blur"]))
+    {'saliency'}
+    """
+    regions = (REGIONS.get(condition.corruption) for condition in conditions)
+    return {region.needs for region in regions if region and region.needs}
 
 
 def drops_patches(corruption: str) -> bool:

@@ -27,7 +27,7 @@ def features_of(
     """
     encoder.eval()
     (features,) = score(
-        lambda pixels, _: iter([_features(pixels, encoder, which)]),
+        lambda pixels, *_: iter([_features(pixels, encoder, which)]),
         1,
         images,
         parts,

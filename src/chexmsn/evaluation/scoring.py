@@ -6,7 +6,7 @@ own normalisation.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -24,7 +24,8 @@ from chexmsn.core.shapes import Images, Kept, Keys, Pixels
 from chexmsn.corruptions import NOTHING_KNOWN, Known, apply, fill_patches, kept_count, kept_in
 from chexmsn.data.collection import Collection
 from chexmsn.evaluation.adapters._model import Model
-from chexmsn.evaluation.conditions import CLEAN, REGIONS, Condition
+from chexmsn.evaluation.conditions import CLEAN, REGIONS, Condition, needed_by
+from chexmsn.evaluation.facts import Facts, saliency_of
 from chexmsn.views import evaluation_view
 
 _TOKENLESS = {
@@ -32,6 +33,10 @@ _TOKENLESS = {
     "transformer": "keeps its tokens to itself, none can be removed from outside",
     "callable": "is not known to have tokens that could be removed",
 }
+
+
+Rows = Int64[np.ndarray, "B"]
+"""Numbers of images in their collection."""
 
 
 class Cell(NamedTuple):
@@ -109,6 +114,7 @@ class Scorer:
         cells: the conditions and repeats.
         seed: every draw follows from it, the image's key, the corruption and the repeat.
         dataset_mean: the mean training pixel of the tested pack, in [0, 1].
+        facts: what is known of the images beside their pixels.
     """
 
     model: Model
@@ -116,15 +122,24 @@ class Scorer:
     cells: Sequence[Cell]
     seed: int
     dataset_mean: float
+    facts: Facts
 
-    def passes(self, pixels: Pixels, keys: Keys) -> Iterator[Float32[np.ndarray, "B C"]]:
+    def passes(self, pixels: Pixels, keys: Keys, rows: Rows) -> Iterator[Float32[np.ndarray, "B C"]]:
         """The probabilities under one cell after the other. Raises UserError where they are not numbers."""
         images = view(pixels, self.model)
+        known = self._known(images, rows)
         draws = Draws.of(self.seed, keys.to(self.model.device))
         for condition, repeat in self.cells:
             repeated = draws.stream("repeat", repeat)
-            shown = degrade(images, condition, repeated, self.model, self.dataset_mean)
+            shown = degrade(images, condition, repeated, self.model, self.dataset_mean, known)
             yield probabilities(self.model, shown)[:, list(self.outputs)]
+
+    def _known(self, images: Images, rows: Rows) -> Known:
+        """What is known of a batch; the model is asked for saliency where it is needed and nobody gave it."""
+        known = self.facts.known(rows, self.model)
+        if known.saliency is None and "saliency" in needed_by(cell.condition for cell in self.cells):
+            return replace(known, saliency=saliency_of(self.model, images, self.outputs))
+        return known
 
 
 def view(pixels: Pixels, model: Model) -> Images:
@@ -150,7 +165,7 @@ class Parts:
         """The rows that have their scores."""
         return {int(row) for rows in self._read("rows") for row in rows}
 
-    def keep(self, rows: Int64[np.ndarray, "B"], scores: Float32[np.ndarray, "K B C"]) -> None:
+    def keep(self, rows: Rows, scores: Float32[np.ndarray, "K B C"]) -> None:
         """Write the scores of a batch, in one step."""
         write_atomic(self.folder / f"{rows[0]:08}.npz", lambda path: np.savez(path, rows=rows, scores=scores))
 
@@ -167,7 +182,7 @@ class Parts:
         return found
 
 
-Passes = Callable[[Pixels, Keys], Iterator[Float32[np.ndarray, "B C"]]]
+Passes = Callable[[Pixels, Keys, Rows], Iterator[Float32[np.ndarray, "B C"]]]
 """Says something of a batch of images, again and again: under one condition after the other, for example."""
 
 
@@ -188,5 +203,5 @@ def score(
     return parts.all()
 
 
-def _read(images: Collection, rows: Int64[np.ndarray, "B"]) -> tuple[Pixels, Keys]:
-    return torch.from_numpy(images.pixels(rows)), torch.from_numpy(images.keys[rows])
+def _read(images: Collection, rows: Rows) -> tuple[Pixels, Keys, Rows]:
+    return torch.from_numpy(images.pixels(rows)), torch.from_numpy(images.keys[rows]), rows

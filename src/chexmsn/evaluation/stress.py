@@ -17,6 +17,7 @@ from chexmsn.data.labels import Policy
 from chexmsn.data.pack import open_pack
 from chexmsn.evaluation.adapters._model import Model
 from chexmsn.evaluation.conditions import chosen, with_pixels
+from chexmsn.evaluation.facts import Facts
 from chexmsn.evaluation.findings import match
 from chexmsn.evaluation.model_check import Sample, doubts, input_doubts
 from chexmsn.evaluation.result_folder import (
@@ -52,7 +53,10 @@ class StressConfig:
         name: what tables and figures call the model; the name of its run folder or file when empty.
         split: split of the pack whose images are scored.
         labels: what uncertain (-1) and blank labels count as.
-        conditions: grids (standard, fills), corruptions, or single conditions such as gaussian-blur:3.
+        conditions: grids (standard, fills, missing, imagenet-c, radiographic, extended), corruptions, or single
+            conditions such as gaussian-blur:3 or tokens-removed/block:0.7 (docs/stress.md).
+        anatomy: masks for the patterns inside and outside: a folder of <image key>.npy or .png, or one .npy.
+        saliency: maps for the patterns salient and non-salient; the model itself is asked when empty.
         repeats: how often each random condition is drawn anew.
         resamples: how often the patients are resampled for the intervals.
         batch_size: images at once; the scores do not depend on it.
@@ -69,6 +73,8 @@ class StressConfig:
     split: str = "test"
     labels: Policy = dataclasses.field(default_factory=Policy)
     conditions: tuple[str, ...] = ("standard", "fills")
+    anatomy: Path | None = None
+    saliency: Path | None = None
     repeats: int = 1
     resamples: int = 1000
     batch_size: int = 64
@@ -115,6 +121,7 @@ class Plan:
         tested: their labels, of the findings that classifier and pack share.
         outputs: which of the classifier's outputs these are.
         terms: the conditions, with black pixels wherever tokens are to be removed and cannot be.
+        beside: what is known of the images beside their pixels.
     """
 
     config: StressConfig
@@ -123,6 +130,7 @@ class Plan:
     tested: Tested
     outputs: tuple[int, ...]
     terms: Terms
+    beside: Facts
 
     @classmethod
     def open(cls, config: StressConfig, device: torch.device) -> "Plan":
@@ -134,17 +142,19 @@ class Plan:
         matched = match(model.findings, pack.findings, str(config.model), str(pack.folder))
         asked_for = chosen(config.conditions)
         conditions = asked_for if model.supports_token_removal else with_pixels(asked_for)
+        beside = Facts.of(images, model, config.anatomy, config.saliency)
+        unknown = beside.unknown(conditions, model)
         terms = Terms(
             model=config.name or model.name,
             conditions=conditions,
-            not_applicable={condition: why for condition in conditions if (why := why_not(condition, model))},
+            not_applicable={condition: why for condition in conditions if (why := why_not(condition, model, unknown))},
             seen=corruptions_seen(model.provenance),
             resamples=config.resamples,
             seed=config.seed,
             thresholds=_thresholds(model, matched),
         )
         tested = Tested.on(images, tuple(matched), config.labels)
-        return cls(config, model, images, tested, tuple(matched.values()), terms)
+        return cls(config, model, images, tested, tuple(matched.values()), terms, beside)
 
     def doubts(self) -> list[str]:
         """What answers to a few clean images leave in doubt. Raises UserError for what cannot be right."""
@@ -173,6 +183,7 @@ class Plan:
             "weights": self.model.fingerprint,
             "data": self.images.fingerprint,
             **{name: getattr(self.config, name) for name in named},
+            **self.beside.asked,
         }
 
     @property
@@ -180,7 +191,7 @@ class Plan:
         """What the record of the run says beyond the configuration."""
         provenance = self.model.provenance
         told = record(self.terms, self.tested, self.model.about, methods_of(provenance), provenance)
-        return told | {"repeats": self.config.repeats}
+        return told | {"repeats": self.config.repeats, **self.beside.told(self.terms.conditions)}
 
 
 def _thresholds(model: Model, outputs: Mapping[str, int]) -> dict[str, float]:
@@ -190,7 +201,7 @@ def _thresholds(model: Model, outputs: Mapping[str, int]) -> dict[str, float]:
 
 
 def _score(plan: Plan, parts: Parts) -> pd.DataFrame:
-    scorer = Scorer(plan.model, plan.outputs, plan.cells, plan.config.seed, plan.images.packs[0].mean)
+    scorer = Scorer(plan.model, plan.outputs, plan.cells, plan.config.seed, plan.images.packs[0].mean, plan.beside)
     how = {"batch_size": plan.config.batch_size, "title": "stress"}
     scores = score(scorer.passes, len(plan.cells), plan.images, parts, **how)
     return scores_table(scores, plan.cells, plan.tested.labels, plan.tested.findings)
