@@ -25,7 +25,7 @@ from chexmsn.report.tables import Number, by_condition, scores
 from stress_folders import FINDINGS, GRID, NO_TOKENS, SMALL, four_runs, write_run
 
 NOTE = "This shows the machinery and is not a ranking of methods."
-FIGURES = ("losses", "missing-regions", "severity", "findings", "pretraining-curves", "training-curves")
+FIGURES = ("losses", "missing-regions", "severity-imagenet-c", "findings", "pretraining-curves", "training-curves")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),

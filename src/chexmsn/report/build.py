@@ -1,158 +1,92 @@
 """One HTML file that opens without a network, its figures as PNG and SVG, its numbers as Parquet and CSV."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_atomic
-from chexmsn.report.conditions import CLEAN, Condition, corruption_title, in_sentence, is_hard, is_headline, is_missing
-from chexmsn.report.curves import pretraining_panels, stage_curves, training_panels
-from chexmsn.report.figures import curves_figure, findings_figure, losses_figure, missing_figure, severity_figure
-from chexmsn.report.results import CURVES, StressRun, read_runs, stack
-from chexmsn.report.style import inline, keys, looks, to_png, to_svg
-from chexmsn.report.summary import cautions, summary
+from chexmsn.report import sheets
+from chexmsn.report.comparison import Comparison, is_comparison, read_comparison
+from chexmsn.report.conditions import CLEAN, is_hard, is_headline
+from chexmsn.report.place import check_place
+from chexmsn.report.plans import Plan, plan_comparison, plan_figures
+from chexmsn.report.results import FURTHER, StressRun, read_runs, stack, stack_further
+from chexmsn.report.style import inline, keys, to_png, to_svg
+from chexmsn.report.summary import Point, cautions, compared, summary
 from chexmsn.report.tables import by_condition, drop_rows, facts, findings_by_run, parameters, scores, test_size
 from chexmsn.report.words import HARD_SPACE, listed, percent, three_digits
-
-
-class Plan(NamedTuple):
-    """A figure of the report: its words, the numbers in it, and how it is drawn for a number of columns."""
-
-    name: str
-    title: str
-    caption: str
-    numbers: pd.DataFrame
-    columns: int
-    draw: Callable[..., Figure | None]
 
 
 class Plate(NamedTuple):
     """A figure as the page holds it: for a wide page and for a phone."""
 
     name: str
+    section: str
     title: str
     caption: str
     wide: Markup
     narrow: Markup
 
 
-def build_report(stress_folders: Sequence[Path], out: Path, *, title: str, note: str | None = None) -> Path:
-    """Write `report.html`, `figures/` and `numbers/` into `out` from stress folders alone; returns the HTML file.
+def build_report(folders: Sequence[Path], out: Path, *, title: str, note: str | None = None) -> Path:
+    """Write `report.html`, `figures/` and `numbers/` into `out` from result folders alone; returns the HTML file.
 
+    `folders` are stress folders, whose models stand beside each other, and at most one folder of a comparison.
     `note` is set off on top of the page: what the reader must know first. Running it again replaces the
-    report. Raises UserError for folders that cannot be reported (`results.read_runs`) and for an `out`
-    that is a file.
+    report. Raises UserError for folders that cannot be reported (`results.read_runs`, `comparison.read_comparison`)
+    and for an `out` that is a file or holds anything but a report.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file and a report is a folder: choose another place for it")
-    runs = read_runs(stress_folders)
-    plans = plan_figures(runs)
-    _remove_earlier(plans, out)
+    check_place(out)
+    runs, comparison = _read([Path(folder) for folder in folders])
+    plans = [*([plan_comparison(comparison)] if comparison else []), *(plan_figures(runs) if runs else [])]
+    _remove_earlier(out)
     plates = [plate for plan in plans if (plate := _write_figure(plan, out / "figures"))]
-    numbers = {"results": stack(runs), **{plan.name: plan.numbers for plan in plans if not plan.numbers.empty}}
+    numbers = _numbers(runs, comparison, plans)
     for name, table in numbers.items():
         _write_numbers(table, out / "numbers" / name)
-    html = _page(runs, title=title, note=note, plates=plates, numbers=sorted(numbers))
+    html = _page(runs, comparison, title=title, note=note, plates=plates, numbers=sorted(numbers))
     write_atomic(out / "report.html", lambda path: path.write_text(html, encoding="utf-8"))
     return out / "report.html"
 
 
-def plan_figures(runs: Sequence[StressRun]) -> list[Plan]:
-    """The figures of these runs, in the order of the page."""
-    table, models = stack(runs), looks(run.label for run in runs)
-    macro = scores(table)
-    missing = macro[(macro.corruption == CLEAN) | macro.corruption.map(is_missing)]
-    degraded = macro[~macro.corruption.map(is_missing)]
-    hardest = _hardest(macro)[lambda rows: rows.corruption != CLEAN]
-    clean_and_hard = _hardest(scores(table, finding=None))
-    pretraining, training = (stage_curves(runs, stage) for stage in CURVES)
-    return [
-        Plan(
-            "losses",
-            "What is lost",
-            f"Drop of macro AUROC from the clean images, with 70{HARD_SPACE}% of the patches gone and at severity 5. "
-            "Lines are intervals over patients; a hollow marker is a condition the model saw in training.",
-            hardest,
-            2,
-            partial(losses_figure, hardest, models),
-        ),
-        Plan(
-            "missing-regions",
-            "When regions of the image are missing",
-            f"Macro AUROC against the share of patches that is gone. {_BANDS}{_absent(missing)}",
-            missing,
-            2,
-            partial(missing_figure, missing, models),
-        ),
-        Plan(
-            "severity",
-            "When the image is noisy or blurred",
-            f"Macro AUROC against severity, where 0 is the clean image. {_BANDS}{_absent(degraded)}",
-            degraded,
-            3,
-            partial(severity_figure, degraded, models),
-        ),
-        Plan(
-            "findings",
-            "Finding by finding",
-            f"AUROC of every finding on clean images, with 70{HARD_SPACE}% of the patches gone and at severity 5. "
-            "A dash stands where there is no number.",
-            clean_and_hard,
-            2,
-            partial(findings_figure, clean_and_hard, models),
-        ),
-        Plan(
-            "pretraining-curves",
-            "Pretraining",
-            "Each method's own loss on its own scale: losses of different methods cannot be compared. Where they were "
-            "logged, the effective rank of the features and what their nearest neighbours say of them.",
-            pretraining,
-            3,
-            partial(curves_figure, pretraining_panels(pretraining), models),
-        ),
-        Plan(
-            "training-curves",
-            "Training of the classifiers",
-            "What was logged while training on labels, the mean of each epoch.",
-            training,
-            2,
-            partial(curves_figure, training_panels(training), models),
-        ),
-    ]
+def _read(folders: Sequence[Path]) -> tuple[list[StressRun], Comparison | None]:
+    compared = [folder for folder in folders if is_comparison(folder)]
+    if len(compared) > 1:
+        raise UserError(f"a report holds one comparison and {listed(list(map(str, compared)))} are several: choose one")
+    stressed = [folder for folder in folders if folder not in compared]
+    runs = [] if compared and not stressed else read_runs(stressed)
+    return runs, read_comparison(compared[0]) if compared else None
 
 
-_BANDS = "Bands are intervals over patients; a hollow marker is a condition the model saw in training."
+def _numbers(
+    runs: Sequence[StressRun], comparison: Comparison | None, plans: Sequence[Plan]
+) -> dict[str, pd.DataFrame]:
+    """Every table that the page is made of, by the name of its files."""
+    tables = {plan.name: plan.numbers for plan in plans}
+    if runs:
+        tables |= {"results": stack(runs)} | {name: stack_further(runs, name) for name in FURTHER}
+    if comparison:
+        tables |= {"models": comparison.models}
+    return {name: table for name, table in tables.items() if not table.empty}
 
 
-def _hardest(rows: pd.DataFrame) -> pd.DataFrame:
-    wanted = [c == CLEAN or is_hard(Condition(c, s)) for c, s in zip(rows.corruption, rows.severity, strict=True)]
-    return rows[wanted]
-
-
-def _absent(rows: pd.DataFrame) -> str:
-    """A sentence for each reason why a model has no number somewhere in a figure."""
-    gone = rows[rows.status != "ok"].groupby(["model", "status"], sort=False).corruption.unique()
-    named = {key: listed([in_sentence(corruption_title(name)) for name in names]) for key, names in gone.items()}
-    return "".join(f" No value of {model} for {what}: {why.rstrip('.')}." for (model, why), what in named.items())
-
-
-def _remove_earlier(plans: Sequence[Plan], out: Path) -> None:
+def _remove_earlier(out: Path) -> None:
     """Files of an earlier report that had figures which this one lacks would tell of other runs."""
-    for plan in plans:
-        for file in [*out.glob(f"figures/{plan.name}.*"), *out.glob(f"numbers/{plan.name}.*")]:
-            file.unlink()
+    written = {"figures": (".svg", ".png"), "numbers": (".parquet", ".csv")}
+    for folder, kinds in written.items():
+        for file in (out / folder).glob("*"):
+            if file.suffix in kinds:
+                file.unlink()
 
 
 def _write_figure(plan: Plan, folder: Path) -> Plate | None:
-    figure = plan.draw(plan.columns)
+    figure = None if plan.numbers.empty else plan.draw(plan.columns)
     if figure is None:
         return None
     svg = to_svg(figure)
@@ -163,6 +97,7 @@ def _write_figure(plan: Plan, folder: Path) -> Plate | None:
     description = f"{plan.title}. {plan.caption} The numbers are in the tables."
     return Plate(
         plan.name,
+        plan.section,
         plan.title,
         plan.caption,
         inline(svg, f"{plan.name}-wide", description),
@@ -180,63 +115,129 @@ def _write_numbers(table: pd.DataFrame, stem: Path) -> None:
 
 
 def _page(
-    runs: Sequence[StressRun], *, title: str, note: str | None, plates: Sequence[Plate], numbers: Sequence[str]
+    runs: Sequence[StressRun],
+    comparison: Comparison | None,
+    *,
+    title: str,
+    note: str | None,
+    plates: Sequence[Plate],
+    numbers: Sequence[str],
 ) -> str:
-    table = stack(runs)
-    macro, precision = scores(table), scores(table, metric="average_precision")
-    labels = [run.label for run in runs]
-    return _template().render(
+    of_runs = _of_runs(runs) if runs else {}
+    tables = _sheets(runs)
+    sections = {name: [plate for plate in plates if plate.section == name] for name in SECTIONS}
+    return template("report.html.j2").render(
         title=title,
         note=note,
         runs=runs,
-        labels=labels,
-        points=summary(runs),
-        cautions=cautions(runs),
-        lede=_lede(runs),
-        contents=_contents(plates),
-        keys=keys(labels),
+        comparison=_of_comparison(comparison) if comparison else None,
+        points=_points(runs, comparison),
+        cautions=cautions(runs) if runs else [],
+        lede=_lede(runs, comparison),
+        contents=_contents(runs, comparison, {plate.section for plate in plates} | set(tables)),
+        sections=sections,
+        headings=HEADINGS,
+        sheets=tables,
+        labels=[run.label for run in runs],
+        keys=keys([run.label for run in runs]),
         version=version("chexmsn"),
-        facts=facts(runs),
-        findings=findings_by_run(runs),
-        headline=by_condition(macro, labels, keep=is_headline),
-        drops=drop_rows(macro, is_hard),
-        all_drops=drop_rows(macro, lambda condition: condition.corruption != CLEAN),
-        grid_rows=by_condition(macro, labels),
-        precision=by_condition(precision, labels),
-        per_finding={run.label: _finding_grid(run) for run in runs},
-        plates={plate.name: plate for plate in plates},
-        parameters={run.label: parameters(run.info) for run in runs},
         numbers=numbers,
-        level=_levels(runs),
+        level=_levels([*(run.get("level", default=0.95) for run in runs), *_level_of(comparison)]),
+        **of_runs,
     )
 
 
-def _lede(runs: Sequence[StressRun]) -> str:
+def _of_runs(runs: Sequence[StressRun]) -> dict[str, Any]:
+    """What the sections about single runs are made of."""
+    table, labels = stack(runs), [run.label for run in runs]
+    macro, precision = scores(table), scores(table, metric="average_precision")
+    return {
+        "facts": facts(runs),
+        "findings": findings_by_run(runs),
+        "headline": by_condition(macro, labels, keep=is_headline),
+        "drops": drop_rows(macro, is_hard),
+        "all_drops": drop_rows(macro, lambda condition: condition.corruption != CLEAN),
+        "grid_rows": by_condition(macro, labels),
+        "precision": by_condition(precision, labels),
+        "per_finding": {run.label: _finding_grid(run) for run in runs},
+        "parameters": {run.label: parameters(run.info) for run in runs},
+    }
+
+
+def _sheets(runs: Sequence[StressRun]) -> dict[str, sheets.Sheet]:
+    """The tables of the further sections, where there is something in them."""
+    made = {
+        "areas": sheets.areas_sheet,
+        "calibration": sheets.calibration_sheet,
+        "operating": sheets.operating_sheet,
+        "subgroups": sheets.subgroups_sheet,
+    }
+    found = {name: stack_further(runs, name) for name in made}
+    told = {name: made[name](table) for name, table in found.items() if len(table)}
+    return {name: sheet for name, sheet in told.items() if sheet.rows}
+
+
+def _of_comparison(comparison: Comparison) -> dict[str, Any]:
+    """What the sections of a comparison are made of."""
+    return {
+        "primary": sheets.primary_sheet(comparison),
+        "models": sheets.models_sheet(comparison),
+        "further": sheets.further_sheet(comparison),
+        "findings": sheets.findings_sheet(comparison),
+        "notes": comparison.info.get("notes", []),
+        "parameters": parameters(comparison.info),
+    }
+
+
+def _points(runs: Sequence[StressRun], comparison: Comparison | None) -> list[Point]:
+    return [*(compared(comparison) if comparison else []), *(summary(runs) if runs else [])]
+
+
+def _lede(runs: Sequence[StressRun], comparison: Comparison | None) -> str:
+    if not runs:
+        models = listed([model["name"] for model in comparison.info["models"]])
+        sizes = [f"{part['images']:,} images of {part['patients']:,} patients" for part in comparison.info["test_sets"]]
+        return f"{models}, compared on {listed(sizes)}."
     tested = stack(runs)[["corruption", "severity"]].drop_duplicates()
     counts = list(dict.fromkeys(test_size(run) for run in runs))
     models = f"{len(runs)} models" if len(runs) > 1 else runs[0].label
     return f"{models} under {len(tested)} conditions, on {listed(counts)}."
 
 
-def _contents(plates: Sequence[Plate]) -> list[tuple[str, str]]:
-    """Anchors and names of the sections that this page has."""
-    drawn = [_SECTIONS[plate.name] for plate in plates if plate.name in _SECTIONS]
-    before = [
-        ("summary", "In plain words"),
-        ("runs", "What was run"),
-        ("results", "Results"),
-        ("drops", "What is lost"),
-    ]
-    return [*before, *dict.fromkeys(drawn), ("numbers", "All numbers"), ("methods", "Methods")]
-
-
-_SECTIONS = {
-    "missing-regions": ("missing-regions", "Missing regions"),
-    "severity": ("severity", "Noise and blur"),
-    "findings": ("findings", "Findings"),
-    "pretraining-curves": ("curves", "Learning curves"),
-    "training-curves": ("curves", "Learning curves"),
+HEADINGS: Mapping[str, str] = {
+    "missing-regions": "When regions of the image are missing",
+    "severity": "When the image is degraded",
+    "areas": "The whole curve in one number",
+    "findings": "Finding by finding",
+    "calibration": "Calibration",
+    "operating": "At the threshold that was set",
+    "subgroups": "Subgroups",
+    "curves": "Learning curves",
 }
+SECTIONS: Mapping[str, str] = {
+    "comparison": "Comparison",
+    "drops": "What is lost",
+    "missing-regions": "Missing regions",
+    "severity": "Degraded images",
+    "areas": "Areas",
+    "findings": "Findings",
+    "calibration": "Calibration",
+    "operating": "Operating point",
+    "subgroups": "Subgroups",
+    "curves": "Learning curves",
+}
+
+
+def _contents(runs: Sequence[StressRun], comparison: Comparison | None, present: set[str]) -> list[tuple[str, str]]:
+    """Anchors and names of the sections that this page has."""
+    single = [("runs", "What was run"), ("results", "Results")] if runs else []
+    always = {"comparison"} if comparison else set()
+    always |= {"drops"} if runs else set()
+    shown = [(name, title) for name, title in SECTIONS.items() if name in present | always]
+    first = [pair for pair in shown if pair[0] == "comparison"]
+    rest = [pair for pair in shown if pair[0] != "comparison"]
+    numbers = [("numbers", "All numbers")]
+    return [("summary", "In plain words"), *first, *single, *rest, *numbers, ("methods", "Methods")]
 
 
 def _finding_grid(run: StressRun) -> dict[str, Any]:
@@ -245,18 +246,24 @@ def _finding_grid(run: StressRun) -> dict[str, Any]:
     return {"names": names, "rows": by_condition(rows, names, over="finding")}
 
 
-def _levels(runs: Sequence[StressRun]) -> str:
+def _level_of(comparison: Comparison | None) -> list[float]:
+    return [comparison.info.get("level", 0.95)] if comparison else []
+
+
+def _levels(levels: Sequence[float]) -> str:
     """The confidence levels of the intervals, as text: one, as a rule."""
-    return listed(
-        [f"{100 * level:g}{HARD_SPACE}%" for level in sorted({run.get("level", default=0.95) for run in runs})]
-    )
+    return listed([f"{100 * level:g}{HARD_SPACE}%" for level in sorted(set(levels))])
 
 
-def _template() -> Template:
-    loader = PackageLoader("chexmsn.report")
+def template(name: str):
+    """A template of this package, with the filters that all of them use."""
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("chexmsn.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(three_digits=three_digits)
     environment.globals.update(three_digits=three_digits, percent=percent)
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)

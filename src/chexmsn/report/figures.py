@@ -1,7 +1,7 @@
 """The figures. Each function takes a table and the looks of the models, and draws `columns` panels side by side."""
 
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from textwrap import wrap
 
 import matplotlib as mpl
 import numpy as np
@@ -17,16 +17,18 @@ from chexmsn.report.conditions import (
     conditions,
     corruption_order,
     corruption_title,
-    severity_text,
+    short_label,
+    steps,
 )
 from chexmsn.report.curves import Panel
+from chexmsn.report.layout import legend, only_left, panels_of
 from chexmsn.report.style import BLUES, MUTED, NARROW, PAPER, RC, WIDE, Look, shorten
+from chexmsn.report.style import looks as styles
 from chexmsn.report.tables import CHANCE
 from chexmsn.report.words import DASH, HARD_SPACE
 
 Looks = Mapping[str, Look]
 _FEW_POINTS = 25  # a curve of more points is drawn without markers
-_LETTERS_PER_INCH, _KEY_WIDTH = 13, 9  # of legend text; the line and marker of an entry, in letters
 
 
 def missing_figure(rows: pd.DataFrame, looks: Looks, columns: int = 2) -> Figure | None:
@@ -39,17 +41,42 @@ def missing_figure(rows: pd.DataFrame, looks: Looks, columns: int = 2) -> Figure
 
 
 def severity_figure(rows: pd.DataFrame, looks: Looks, columns: int = 3) -> Figure | None:
-    """Macro AUROC against severity, one panel per corruption."""
-    return _degradation_figure(rows, looks, columns, "severity")
+    """Macro AUROC against severity, one panel per corruption; below each severity what it means in the unit."""
+    figure = _degradation_figure(rows, looks, columns, "severity")
+    if figure:
+        for axis, name in zip(figure.axes, _degraded(rows), strict=True):
+            _physical(axis, name)
+    return figure
+
+
+def _physical(axis: Axes, corruption: str) -> None:
+    """The steps of a corruption below its severities, and the unit below those."""
+    known = steps(corruption)
+    if known is None:
+        return
+    unit, levels = known
+    axis.set_xticks(range(len(levels)), [f"{k}\n{level}" for k, level in enumerate(_levels(levels))])
+    axis.set_xlabel("\n".join(wrap(f"severity; {unit}", 40)))
+
+
+def _levels(levels: Sequence[float]) -> list[str]:
+    """Levels as short as they can be told: as fractions where all of them are fractions of one.
+
+    >>> _levels((1.0, 1 / 4, 1 / 256)), _levels((0.0, 0.05, 12.0))
+    (['1', '1/4', '1/256'], ['0', '.05', '12'])
+    """
+    parts = [1 / level for level in levels if level]
+    if all(np.isclose(part, round(part)) for part in parts) and max(parts) > 1:
+        return ["0" if not level else "1" if level == 1 else f"1/{round(1 / level)}" for level in levels]
+    return [f"{level:g}" if abs(level) >= 1 else f"{level:.2g}".replace("0.", ".", 1) for level in levels]
 
 
 def _degradation_figure(rows: pd.DataFrame, looks: Looks, columns: int, x_label: str) -> Figure | None:
-    rows = rows[(rows.status == "ok") & rows.value.notna()]
-    names = sorted(set(rows.corruption) - {CLEAN}, key=corruption_order)
+    rows, names = rows[(rows.status == "ok") & rows.value.notna()], _degraded(rows)
     if not names:
         return None
     with mpl.rc_context(RC):
-        figure, axes = _panels(len(names), columns, height=2.75)
+        figure, axes = panels_of(len(names), columns, height=2.75)
         for axis, name in zip(axes, names, strict=True):
             axis.set_title(corruption_title(name))
             for label, look in looks.items():
@@ -57,9 +84,15 @@ def _degradation_figure(rows: pd.DataFrame, looks: Looks, columns: int, x_label:
             _chance(axis)
             axis.set_xlabel(x_label)
         _share_limits(axes, rows)
-        _only_left(axes, columns, "macro AUROC")
-        _legend(figure, looks)
+        only_left(axes, columns, "macro AUROC")
+        legend(figure, looks)
     return figure
+
+
+def _degraded(rows: pd.DataFrame) -> list[str]:
+    """The corruptions that have a value, in the order of the report."""
+    there = rows[(rows.status == "ok") & rows.value.notna()]
+    return sorted(set(there.corruption) - {CLEAN}, key=corruption_order)
 
 
 def _with_clean(rows: pd.DataFrame, corruption: str) -> pd.DataFrame:
@@ -92,65 +125,38 @@ def _share_limits(axes: Sequence[Axes], rows: pd.DataFrame) -> None:
         axis.set_ylim(bottom, top)
 
 
-def losses_figure(rows: pd.DataFrame, looks: Looks, columns: int = 2) -> Figure | None:
-    """The drop of macro AUROC under each condition of `rows`: one line per model with its interval."""
-    rows = rows[(rows.status == "ok") & rows.absolute_drop.notna()]
-    shown = conditions(rows)
-    if not shown:
-        return None
-    with mpl.rc_context(RC):
-        figure, (axis,) = _panels(1, columns, height=len(shown) * (0.13 * len(looks) + 0.17) + 0.6)
-        for number, (label, look) in enumerate(looks.items()):
-            _drops(axis, rows[rows.model == label], look, shown, shift=0.7 * ((number + 0.5) / len(looks) - 0.5))
-        axis.grid(axis="x")
-        axis.grid(axis="y", visible=False)
-        axis.axvline(0, color=MUTED, linewidth=1)
-        axis.set_yticks(range(len(shown)), [_short_label(condition) for condition in shown])
-        axis.set_ylim(len(shown) - 0.5, -0.5)
-        axis.set_xlabel("drop of macro AUROC")
-        _legend(figure, looks)
-    return figure
-
-
-def _drops(axis: Axes, rows: pd.DataFrame, look: Look, shown: Sequence[Condition], shift: float) -> None:
-    for _, row in rows.iterrows():
-        height = shown.index(Condition(row.corruption, row.severity)) + shift
-        axis.hlines(height, row.absolute_drop_low, row.absolute_drop_high, color=look.color, linewidth=1.4)
-        face = PAPER if row.seen_in_training else look.color
-        axis.plot(
-            row.absolute_drop, height, marker=look.marker, color=look.color, markerfacecolor=face, markeredgewidth=1.2
-        )
-
-
 def findings_figure(rows: pd.DataFrame, looks: Looks, columns: int = 2) -> Figure | None:
-    """AUROC of every finding under every condition of `rows`: one heat map per model."""
+    """AUROC of every finding under every condition of `rows`: one heat map per model, conditions downwards."""
     names, shown = list(dict.fromkeys(rows.finding[rows.status == "ok"])), conditions(rows)
     if not names:
         return None
     with mpl.rc_context(RC):
-        figure, axes = _panels(len(looks), columns, height=0.27 * len(names) + 1.7)
+        figure, axes = panels_of(len(looks), columns, height=0.23 * len(shown) + 1.9)
         for axis, (label, look) in zip(axes, looks.items(), strict=True):
             axis.set_title(look.name)
-            _heat_map(axis, _grid(rows[rows.model == label], names, shown))
+            _heat_map(axis, _grid(rows[rows.model == label], names, shown), size=_text_size(len(names), columns))
+            places = np.arange(len(names)) + 0.5
             axis.set_xticks(
-                np.arange(len(shown)) + 0.5,
-                [_short_label(c) for c in shown],
-                rotation=40,
-                ha="right",
-                rotation_mode="anchor",
+                places, [shorten(name, 24) for name in names], rotation=55, ha="right", rotation_mode="anchor"
             )
-            axis.set_yticks(np.arange(len(names)) + 0.5, [shorten(name, 28) for name in names])
-        _only_left(axes, columns)
+            axis.set_yticks(np.arange(len(shown)) + 0.5, [shorten(short_label(condition), 28) for condition in shown])
+        only_left(axes, columns)
     return figure
+
+
+def _text_size(cells: int, columns: int) -> float:
+    """The size of a two-digit number that fits a cell, in points."""
+    panel = NARROW - 1.8 if columns == 1 else WIDE / columns - 1.4
+    return min(7.5, panel * 72 / cells / 1.9)
 
 
 def _grid(rows: pd.DataFrame, names: Sequence[str], shown: Sequence[Condition]) -> np.ndarray:
     ok = rows[rows.status == "ok"]
-    wide = ok.pivot(index="finding", columns=["corruption", "severity"], values="value")
-    return wide.reindex(index=names, columns=pd.MultiIndex.from_tuples(shown)).to_numpy(dtype=float)
+    wide = ok.pivot(index=["corruption", "severity"], columns="finding", values="value")
+    return wide.reindex(index=pd.MultiIndex.from_tuples(shown), columns=names).to_numpy(dtype=float)
 
 
-def _heat_map(axis: Axes, grid: np.ndarray) -> None:
+def _heat_map(axis: Axes, grid: np.ndarray, size: float) -> None:
     axis.grid(False)
     axis.spines.bottom.set_visible(False)
     axis.pcolormesh(grid, cmap=BLUES, vmin=CHANCE, vmax=0.95, edgecolor=PAPER, linewidth=1.2)
@@ -159,14 +165,33 @@ def _heat_map(axis: Axes, grid: np.ndarray) -> None:
     for (row, column), value in np.ndenumerate(grid):
         text = DASH if np.isnan(value) else f"{value:.2f}".lstrip("0")
         color = MUTED if np.isnan(value) else "#ffffff" if value > 0.8 else "#14212e"
-        axis.text(column + 0.5, row + 0.5, text, ha="center", va="center_baseline", fontsize=7.5, color=color)
+        axis.text(column + 0.5, row + 0.5, text, ha="center", va="center_baseline", fontsize=size, color=color)
 
 
-def _short_label(condition: Condition) -> str:
-    if condition.corruption == CLEAN:
-        return "Clean"
-    title = corruption_title(condition.corruption).removeprefix("Patches at the ").removeprefix("Patches ")
-    return f"{title[:1].upper()}{title[1:]} {severity_text(condition).removeprefix('severity ')}"
+def reliability_figure(rows: pd.DataFrame, shown: Sequence[Condition], looks: Looks, columns: int = 2) -> Figure | None:
+    """How often a finding is there, against the probability that was said: a panel per model, a line per condition."""
+    rows = rows[rows.weight > 0]
+    there = {label: look for label, look in looks.items() if (rows.model == label).any()}
+    if not there:
+        return None
+    lines = styles([short_label(condition) for condition in shown])
+    with mpl.rc_context(RC):
+        figure, axes = panels_of(len(there), columns, height=3.3)
+        for axis, (label, look) in zip(axes, there.items(), strict=True):
+            axis.set_title(look.name)
+            axis.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
+            for condition, line in zip(shown, lines.values(), strict=True):
+                of = (
+                    (rows.model == label)
+                    & (rows.corruption == condition.corruption)
+                    & (rows.severity == condition.severity)
+                )
+                points = rows[of]
+                axis.plot(points.score, points.positive, color=line.color, linestyle=line.line, marker=line.marker)
+            axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability that was said")
+        only_left(axes, columns, "share that has the finding")
+        legend(figure, lines)
+    return figure
 
 
 def curves_figure(panels: Sequence[Panel], looks: Looks, columns: int = 3) -> Figure | None:
@@ -174,7 +199,7 @@ def curves_figure(panels: Sequence[Panel], looks: Looks, columns: int = 3) -> Fi
     if not panels:
         return None
     with mpl.rc_context(RC):
-        figure, axes = _panels(len(panels), columns, height=2.5)
+        figure, axes = panels_of(len(panels), columns, height=2.5)
         for axis, panel in zip(axes, panels, strict=True):
             axis.set_title(looks[panel.title].name if panel.title in looks else panel.title)
             for (label, split), line in panel.lines.groupby(["model", "split"], sort=False):
@@ -182,7 +207,7 @@ def curves_figure(panels: Sequence[Panel], looks: Looks, columns: int = 3) -> Fi
             axis.set_xlabel(panel.x)
             axis.set_ylabel(panel.y)
             axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        _legend(figure, _shared(panels, looks), _split_handles(panels))
+        legend(figure, _shared(panels, looks), _split_handles(panels))
     return figure
 
 
@@ -208,35 +233,3 @@ def _split_handles(panels: Sequence[Panel]) -> list[Line2D]:
     return [
         Line2D([], [], color=MUTED, linestyle=line, label=name) for key, (line, name) in styles.items() if key in splits
     ]
-
-
-def _panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels in rows of `columns`; the page's width, or a phone's where there is one column."""
-    width = NARROW if columns == 1 else WIDE
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(width, height * rows + 0.5), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.09, h_pad=0.07, wspace=0.03, hspace=0.05)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis, number in zip_longest(axes, range(count)):
-        if number is None:
-            axis.remove()
-    return figure, list(axes[:count])
-
-
-def _only_left(axes: Sequence[Axes], columns: int, label: str = "") -> None:
-    """The panels of a row share their vertical axis: it is named and numbered once."""
-    for number, axis in enumerate(axes):
-        leftmost = number % columns == 0
-        axis.set_ylabel(label if leftmost else "")
-        axis.tick_params(labelleft=leftmost)
-
-
-def _legend(figure: Figure, looks: Looks, more: Sequence[Line2D] = ()) -> None:
-    """Names above the panels: in one row if they fit, else in as many columns as the longest allows."""
-    models = [Line2D([], [], color=k.color, marker=k.marker, linestyle=k.line, label=k.name) for k in looks.values()]
-    handles = [*models, *more]
-    widths = [len(handle.get_label()) + _KEY_WIDTH for handle in handles]
-    room = int(figure.get_figwidth() * _LETTERS_PER_INCH)
-    columns = len(handles) if sum(widths) <= room else max(room // max(widths), 1)
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns)

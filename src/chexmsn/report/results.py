@@ -5,7 +5,7 @@ Only what a report may show is read: no score of an image and no identifier of o
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from chexmsn.core.files import read_json
 SCHEMA = 1
 KINDS = ("stress", "probe")
 CURVES = ("pretraining", "training")
+FURTHER = ("calibration", "reliability", "operating", "subgroups", "areas")  # folders of an earlier version lack them
 DROPS = ("absolute_drop", "relative_drop", "above_chance_drop")
 COLUMNS = [
     *("model", "corruption", "severity", "finding", "metric", "value", "low", "high"),
@@ -35,6 +36,7 @@ class StressRun:
     info: dict[str, Any]
     results: pd.DataFrame
     curves: dict[str, pd.DataFrame]
+    further: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def get(self, *path: str, default: Any = None) -> Any:
         """A value of `run.json`, by its nested names; `default` where it is not recorded."""
@@ -63,12 +65,20 @@ def read_run(folder: Path) -> StressRun:
     label = info["model"]["name"]
     results = _results(folder).assign(model=label)
     curves = {stage: pd.read_csv(path) for stage in CURVES if _has_content(path := folder / f"{stage}.csv")}
-    return StressRun(label, folder, info, results, curves)
+    paths = {name: folder / f"{name}.parquet" for name in FURTHER}
+    further = {name: read_table(path).assign(model=label) for name, path in paths.items() if path.is_file()}
+    return StressRun(label, folder, info, results, curves, further)
 
 
 def stack(runs: Iterable[StressRun]) -> pd.DataFrame:
     """All results in one long table whose `model` column holds the labels of the runs."""
     return pd.concat([run.results for run in runs], ignore_index=True)
+
+
+def stack_further(runs: Iterable[StressRun], name: str) -> pd.DataFrame:
+    """One of the further tables of all runs that have it; empty and without columns where none has."""
+    tables = [run.further[name] for run in runs if name in run.further]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -91,10 +101,7 @@ def _results(folder: Path) -> pd.DataFrame:
     path = folder / "results.parquet"
     if not path.is_file():
         raise UserError(f"{folder} has no results yet (interrupted run): give its stress command again, it resumes")
-    try:
-        results = pd.read_parquet(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}): give its stress command again") from None
+    results = read_table(path)
     missing = [column for column in COLUMNS if column not in results]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}: give its stress command again with this version")
@@ -102,7 +109,18 @@ def _results(folder: Path) -> pd.DataFrame:
         raise UserError(
             f"{folder} has no result on clean images, so nothing to compare with: give its stress command again"
         )
-    return results[COLUMNS].assign(severity=results.severity.astype(float).round(6))  # 0.7 stays 0.7
+    return results[COLUMNS]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of a result folder, its severities as they were meant. Raises UserError for one that is torn."""
+    try:
+        table = pd.read_parquet(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}): give the command that wrote it again") from None
+    if "severity" not in table:
+        return table
+    return table.assign(severity=table.severity.astype(float).round(6))  # 0.7 stays 0.7
 
 
 def _has_content(path: Path) -> bool:
@@ -123,4 +141,5 @@ def _distinct(runs: list[StressRun]) -> list[StressRun]:
 
 
 def _relabel(run: StressRun, label: str) -> StressRun:
-    return replace(run, label=label, results=run.results.assign(model=label))
+    further = {name: table.assign(model=label) for name, table in run.further.items()}
+    return replace(run, label=label, results=run.results.assign(model=label), further=further)

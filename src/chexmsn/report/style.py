@@ -124,11 +124,17 @@ def to_png(figure: Figure) -> bytes:
 def inline(svg: str, name: str, description: str) -> Markup:
     """An SVG file's text as a part of a page.
 
-    Ids are prefixed by the figure's name, so that figures do not share clip paths, and the palette
+    What the page does not need goes: fonts, ids that nothing refers to, digits beyond a hundredth of a point.
+    The ids that stay are prefixed by the figure's name, so that figures do not share clip paths, and the palette
     becomes style variables of the page, which is how a figure follows light and dark mode.
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)  # the page's own
+    svg = re.sub(r"\d+\.\d{2}\d+", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), svg)
+    used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", svg))
+    svg = re.sub(r' id="([^"]+)"', lambda id_: id_[0] if id_[1] in used else "", svg)
+    svg = re.sub(r"\n\s*", "\n", re.sub(r"<g>\s*<g/>\s*", "<g>", svg))
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = svg.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
     for variable, color in _variables():

@@ -1,7 +1,7 @@
 """What the numbers say, in plain words, and where they say nothing.
 
-Two intervals that do not meet tell two models apart; two that overlap leave it open (a paired
-comparison on shared resamples would be sharper; this report makes none).
+Two intervals that do not meet tell two models apart; two that overlap leave it open. Where a paired
+comparison is there (`chexmsn compare`), it speaks: it is sharper.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from chexmsn.report.comparison import SURE, Comparison, question
 from chexmsn.report.conditions import (
     BLACK,
     CLEAN,
@@ -22,7 +23,7 @@ from chexmsn.report.conditions import (
 )
 from chexmsn.report.results import StressRun, stack
 from chexmsn.report.tables import CHANCE, MACRO, Number, drop_of, has_number, is_finished, scores
-from chexmsn.report.words import HARD_SPACE, listed, percent, three_digits
+from chexmsn.report.words import HARD_SPACE, listed, p_value, percent, three_digits
 
 LEAST_SKILL = 0.05  # AUROC above chance; a share of less is a ratio of noise
 
@@ -47,6 +48,32 @@ def summary(runs: Sequence[StressRun]) -> list[Point]:
         _seen(table),
     ]
     return [point for point in points if point.lines]
+
+
+def compared(comparison: Comparison) -> list[Point]:
+    """What the comparison that was decided on beforehand says."""
+    rows = comparison.primary
+    asked = rows[["corruption", "severity", "metric"]].drop_duplicates().itertuples(index=False)
+    return [Point(question(*one), *_verdict(rows, one)) for one in asked]
+
+
+def _verdict(rows: pd.DataFrame, one: tuple) -> tuple[list[str], str]:
+    same = rows.severity.isna() if pd.isna(one.severity) else rows.severity == one.severity
+    pairs = rows[same & (rows.corruption == one.corruption) & (rows.metric == one.metric)]
+    sure = pairs[pairs.p_holm < SURE]
+    lines = [_difference(pair) for pair in sure.itertuples()]
+    open_pairs = [f"{pair.a} and {pair.b}" for pair in pairs[~(pairs.p_holm < SURE)].itertuples()]
+    if open_pairs:
+        lines.append(f"Not told apart: {'; '.join(open_pairs)}. That is no proof that they are alike.")
+    several = f" Corrected for {len(rows)} comparisons (Holm)." if len(rows) > 1 else ""
+    return lines, f"{len(sure)} of {len(pairs)} pairs differ.{several}"
+
+
+def _difference(pair) -> str:
+    higher, lower, sign = (pair.a, pair.b, 1) if pair.difference > 0 else (pair.b, pair.a, -1)
+    ends = sorted((sign * pair.low, sign * pair.high))
+    amount = auroc(Number(sign * pair.difference, *ends))
+    return f"{higher} is above {lower} by {amount}; p after correction {p_value(pair.p_holm)}."
 
 
 def cautions(runs: Sequence[StressRun]) -> list[str]:

@@ -32,3 +32,14 @@ def listed(names: Sequence[str], comma: str = ", ") -> str:
     'a, b and c'
     """
     return " and ".join(filter(None, [comma.join(names[:-1]), *names[-1:]]))
+
+
+def p_value(p: float) -> str:
+    """A p value; one that resamples cannot tell from 0 says so.
+
+    >>> p_value(0.0312), p_value(0.0004)
+    ('0.031', 'below 0.001')
+    """
+    if pd.isna(p):
+        return "none"
+    return "below 0.001" if p < 0.001 else f"{p:.3f}"

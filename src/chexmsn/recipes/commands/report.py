@@ -1,9 +1,12 @@
-"""Write the report of one or more stress tests: one HTML file, its figures and its numbers.
+"""Write the report of stress tests, or of a comparison, or of both: one HTML file, its figures and its numbers.
 
 Example:
     chexmsn report runs/msn-stress runs/mae-stress --out runs/report --title "MSN against MAE"
+    chexmsn report runs/msn-stress runs/mae-stress runs/msn-against-mae --out runs/report
 
-It is made from the result folders alone and holds no image and no patient.
+The second one holds the paired differences of `chexmsn compare` besides. Folders of an earlier version lack
+calibration, operating points, subgroups and areas: `chexmsn judge` adds them. A report is made from the result folders
+alone and holds no image and no patient.
 """
 
 import logging
@@ -23,8 +26,8 @@ class Config:
     """What to report.
 
     Attributes:
-        stress: result folders of stress tests.
-        out: folder of the report.
+        stress: result folders of stress tests, and at most one of a comparison.
+        out: folder of the report: new, empty, or with nothing but an earlier report in it.
         title: headline.
         note: something every reader must know first.
     """

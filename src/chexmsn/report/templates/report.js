@@ -1,5 +1,6 @@
 "use strict";
-// The only script: tables sort by a press on a column's head. Without it the page reads the same.
+// The only script: tables sort by a press on a column's head, and a number under the pointer or the keyboard's
+// focus says what it means. Without it the page reads the same.
 const value = (row, column) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
 const compare = (a, b) => (a === "" || b === "") ? (a === "") - (b === "") : (isNaN(a) || isNaN(b)) ? a.localeCompare(b) : a - b;
 
@@ -25,3 +26,66 @@ for (const table of document.querySelectorAll("table.sortable")) {
     head.append(button);
   }
 }
+
+// Arrow keys walk through a table's numbers; Tab goes from table to table.
+const tip = document.createElement("div");
+tip.id = "tip";
+tip.setAttribute("role", "status");
+tip.hidden = true;
+document.body.append(tip);
+
+function sentence(cell) {
+  const table = cell.closest("table");
+  const head = table.tHead.rows[0].cells[cell.cellIndex];
+  const row = [...cell.parentElement.cells].filter(other => other.tagName === "TH" || other.classList.contains("model"));
+  const names = [...row.map(other => other.textContent.trim()), head.textContent.trim()];
+  const small = cell.querySelector("small")?.textContent.trim();
+  const number = (cell.querySelector("b") ?? cell).textContent.trim();
+  return `${names.join(", ")}: ${number}${small ? ` (${small})` : ""}. ${head.dataset.help ?? ""}`;
+}
+
+function tell(cell) {
+  tip.textContent = sentence(cell);
+  tip.hidden = false;
+  const box = cell.getBoundingClientRect();
+  const left = Math.min(box.left, document.documentElement.clientWidth - tip.offsetWidth - 8);
+  const above = box.top - tip.offsetHeight - 6;
+  tip.style.left = `${Math.max(left, 8)}px`;
+  tip.style.top = `${above < 8 ? box.bottom + 6 : above}px`;
+}
+
+function hush() {
+  tip.hidden = true;
+}
+
+function step(cell, key) {
+  const row = cell.parentElement;
+  const next = {
+    ArrowLeft: cell.previousElementSibling, ArrowRight: cell.nextElementSibling,
+    ArrowUp: row.previousElementSibling?.cells[cell.cellIndex], ArrowDown: row.nextElementSibling?.cells[cell.cellIndex],
+  }[key];
+  return next?.tagName === "TD" ? next : null;
+}
+
+for (const table of document.querySelectorAll("table:has(th[data-help])")) {
+  const cells = table.tBodies[0].querySelectorAll("td");
+  for (const cell of cells) cell.tabIndex = -1;
+  if (cells.length) cells[0].tabIndex = 0;
+  table.tBodies[0].addEventListener("mouseover", event => {
+    const cell = event.target.closest("td.number");
+    if (cell) tell(cell); else hush();
+  });
+  table.addEventListener("mouseleave", hush);
+  table.tBodies[0].addEventListener("focusin", event => event.target.matches("td.number") ? tell(event.target) : hush());
+  table.tBodies[0].addEventListener("focusout", hush);
+  table.tBodies[0].addEventListener("keydown", event => {
+    if (event.key === "Escape") hush();
+    const next = event.target.matches("td") && step(event.target, event.key);
+    if (!next) return;
+    event.preventDefault();
+    event.target.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+  });
+}
+addEventListener("scroll", hush, { passive: true });
