@@ -12,6 +12,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.lookup import names
 from chexmsn.evaluation.areas import family_of
 from chexmsn.evaluation.compare import CompareConfig, compare
+from chexmsn.evaluation.conditions import REGIONS
 from chexmsn.evaluation.judge import JudgeConfig, judge
 from chexmsn.report.build import build_report
 from chexmsn.report.comparison import METRICS, question, read_comparison
@@ -83,6 +84,8 @@ def test_every_family_has_a_name():
     families = {family_of(name) for name in (*names("chexmsn.corruptions"), "tokens-removed", "other scanner")}
     assert families <= set(FAMILIES) == set(IN_WORDS)
     assert corruption_title("jpeg") == "JPEG"
+    titles = [corruption_title(name) for name in (*REGIONS, *names("chexmsn.corruptions"))]
+    assert len(set(titles)) == len(titles)
 
 
 def test_many_conditions_leave_the_costliest_in_the_figure(tmp_path):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from chexmsn.core.errors import UserError
@@ -14,13 +13,14 @@ from chexmsn.core.files import write_atomic
 from chexmsn.report import sheets
 from chexmsn.report.comparison import Comparison, is_comparison, read_comparison
 from chexmsn.report.conditions import CLEAN, is_hard, is_headline
+from chexmsn.report.pages import template
 from chexmsn.report.place import check_place
 from chexmsn.report.plans import Plan, plan_comparison, plan_figures
 from chexmsn.report.results import FURTHER, StressRun, read_runs, stack, stack_further
 from chexmsn.report.style import inline, keys, to_png, to_svg
 from chexmsn.report.summary import Point, cautions, compared, summary
 from chexmsn.report.tables import by_condition, drop_rows, facts, findings_by_run, parameters, scores, test_size
-from chexmsn.report.words import HARD_SPACE, listed, percent, three_digits
+from chexmsn.report.words import HARD_SPACE, listed
 
 
 class Plate(NamedTuple):
@@ -253,17 +253,3 @@ def _level_of(comparison: Comparison | None) -> list[float]:
 def _levels(levels: Sequence[float]) -> str:
     """The confidence levels of the intervals, as text: one, as a rule."""
     return listed([f"{100 * level:g}{HARD_SPACE}%" for level in sorted(set(levels))])
-
-
-def template(name: str):
-    """A template of this package, with the filters that all of them use."""
-    environment = Environment(
-        loader=PackageLoader("chexmsn.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(three_digits=three_digits)
-    environment.globals.update(three_digits=three_digits, percent=percent)
-    return environment.get_template(name)

@@ -6,11 +6,11 @@ import pandas as pd
 
 from chexmsn.core.lookup import load, names
 from chexmsn.evaluation.areas import family_of
+from chexmsn.evaluation.conditions import REGIONS
 from chexmsn.report.words import HARD_SPACE
 
 CLEAN = "clean"
 TOKENS, BLACK = "tokens-removed", "patches-black"
-MISSING = (TOKENS, BLACK, "patches-image-mean", "patches-dataset-mean")
 HEADLINE_SHARE = 0.7
 HEADLINE_SEVERITIES = (3, 5)
 HARD_SEVERITY = 5
@@ -133,7 +133,7 @@ def conditions(table: pd.DataFrame) -> list[Condition]:
 def corruption_order(corruption: str) -> tuple[int, int, str]:
     """Sorting key: clean, missing regions as listed above, then the others as the standard grid has them."""
     grid = ("poisson-noise", "gaussian-noise", "speckle-noise", "impulse-noise", "gaussian-blur")
-    known = (CLEAN, *MISSING, *grid)
+    known = (CLEAN, *REGIONS, *grid)
     if corruption in known:
         return (0, known.index(corruption), "")
     return (1, list(FAMILIES).index(family_of(corruption)), corruption)

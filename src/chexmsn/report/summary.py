@@ -186,7 +186,7 @@ def _shares(record: pd.Series) -> str:
 def _hard(table: pd.DataFrame, labels: Sequence[str]) -> Point:
     rows = table[(table.severity == HARD_SEVERITY) & ~table.corruption.map(is_missing) & table.absolute_drop.notna()]
     lines = [_extremes(label, rows[rows.model == label]) for label in labels if (rows.model == label).any()]
-    return Point(f"At severity {HARD_SEVERITY} of noise and blur", lines, "")
+    return Point(f"When the image is degraded, at severity {HARD_SEVERITY}", lines, "")
 
 
 def _extremes(label: str, rows: pd.DataFrame) -> str:
