@@ -189,21 +189,19 @@ def test_the_report_reads_probes_beside_each_other(home, tmp_path):
 def test_a_stopped_probe_goes_on(home, tmp_path, monkeypatch):
     keep = Parts.keep
 
-    def stop_in_the_second_split(parts, rows, scores):
+    def stop_in_the_second_split(parts, *kept):
         if parts.folder.name == "validate":
             raise KeyboardInterrupt
-        keep(parts, rows, scores)
+        keep(parts, *kept)
 
     monkeypatch.setattr(Parts, "keep", stop_in_the_second_split)
     with pytest.raises(KeyboardInterrupt):
         probe(asked(home, out=tmp_path / "run", batch_size=7))
     assert record_of(tmp_path / "run")["status"] == "running"
-    kept = []
-    monkeypatch.setattr(
-        Parts, "keep", lambda parts, rows, scores: (kept.append(parts.folder.name), keep(parts, rows, scores))
-    )
+    made = []
+    monkeypatch.setattr(Parts, "keep", lambda parts, *kept: (made.append(parts.folder.name), keep(parts, *kept)))
     probe(asked(home, out=tmp_path / "run"))
-    assert set(kept) == {"validate", "test"}
+    assert set(made) == {"validate", "test"}
     np.testing.assert_allclose(scores_of(tmp_path / "run"), scores_of(home / "knn"), atol=1e-5)
     assert not (tmp_path / "run" / "parts").exists()
 

@@ -18,6 +18,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.data.labels import CHEXPERT_FINDINGS, Policy
 from chexmsn.data.pack import open_pack
 from chexmsn.data.prepare import prepare
+from chexmsn.evaluation import result_folder
 from chexmsn.evaluation.judgement import TABLES
 from chexmsn.evaluation.results import COLUMNS
 from chexmsn.evaluation.scoring import Parts, Scorer
@@ -158,10 +159,10 @@ def test_repeats_draw_anew(home, tmp_path):
 def test_a_stopped_run_goes_on_with_any_batch_size(home, tmp_path, monkeypatch):
     keep, passes, scored = Parts.keep, Scorer.passes, []
 
-    def stop_at_the_third(parts, rows, scores):
+    def stop_at_the_third(parts, rows, scores, seconds):
         if len(list(parts.folder.glob("*.npz"))) == 2:
             raise KeyboardInterrupt
-        keep(parts, rows, scores)
+        keep(parts, rows, scores, seconds + 1000)
 
     def counted(scorer, pixels, keys, rows):
         scored.append(len(rows))
@@ -176,7 +177,52 @@ def test_a_stopped_run_goes_on_with_any_batch_size(home, tmp_path, monkeypatch):
     stress(asked(home, out=tmp_path / "run", batch_size=64))
     assert scored == [4]  # ten images, six of them done
     assert not (tmp_path / "run" / "parts").exists()
+    assert record_of(tmp_path / "run")["seconds"] > 2000  # of both starts
     assert_same_scores(tmp_path / "run", home / "few")
+
+
+def stopped(home: Path, out: Path, monkeypatch) -> Path:
+    """An unfinished run of which all scores are kept."""
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(result_folder, "_judge", lambda run, terms: exec("raise KeyboardInterrupt"))
+        stress(asked(home, out=out, batch_size=4))
+    return out
+
+
+def test_a_damaged_part_is_told_and_its_images_are_scored_again(home, tmp_path, monkeypatch):
+    out = stopped(home, tmp_path / "run", monkeypatch)
+    (out / "scores.parquet").unlink()
+    part = sorted(out.glob("parts/*.npz"))[1]
+    for content in (b"", b"no zip", part.read_bytes()[:-40]):
+        part.write_bytes(content)
+        with pytest.raises(UserError, match=rf"{part.name} is damaged: remove it"):
+            stress(asked(home, out=out))
+    part.unlink()
+    stress(asked(home, out=out))
+    assert_same_scores(out, home / "few")
+
+
+@pytest.mark.parametrize("kept", [0, 100, -1])
+def test_a_damaged_table_of_scores_is_told_and_made_again(kept, home, tmp_path, monkeypatch):
+    out = stopped(home, tmp_path / "run", monkeypatch)
+    content = (out / "scores.parquet").read_bytes()
+    (out / "scores.parquet").write_bytes(content[:kept])
+    with pytest.raises(UserError, match=r"scores.parquet is damaged .*: remove it and give the same") as told:
+        stress(asked(home, out=out))
+    assert "\n" not in str(told.value)
+    (out / "scores.parquet").unlink()
+    stress(asked(home, out=out))
+    assert_same_scores(out, home / "few")
+
+
+def test_parts_of_another_version_are_told(home, tmp_path, monkeypatch):
+    out = stopped(home, tmp_path / "run", monkeypatch)
+    (out / "scores.parquet").unlink()
+    parts = Parts(out / "parts")
+    rows, scores = parts.all(len(FEW) + 1)
+    parts.keep(rows[:4], scores[:2, :4], 0.0)
+    with pytest.raises(UserError, match="scores under 2 conditions, not 5: it was begun by another version"):
+        stress(asked(home, out=out))
 
 
 def test_a_killed_run_goes_on(home, tmp_path):

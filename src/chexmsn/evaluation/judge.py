@@ -8,11 +8,12 @@ import pandas as pd
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
+from chexmsn.core.tables import read_table
 from chexmsn.evaluation.cohort import Cohort, Kind, Resampling, findings_of
 from chexmsn.evaluation.conditions import Condition
 from chexmsn.evaluation.judgement import judged, write_tables
 from chexmsn.evaluation.results import without_interval
-from chexmsn.evaluation.runs import ScoredRun, find_runs
+from chexmsn.evaluation.runs import ANEW, ScoredRun, find_runs
 from chexmsn.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def _judge(run: ScoredRun, config: JudgeConfig) -> None:
     resampling = Resampling(
         resamples=config.resamples or record["resamples"], seed=record["seed"], interval=config.interval
     )
-    scores = pd.read_parquet(run.folder / "scores.parquet")
+    scores = read_table(run.folder / "scores.parquet", ANEW)
     tables = judged(
         scores,
         run.labels,
@@ -85,7 +86,7 @@ def _not_applicable(run: ScoredRun, scores: pd.DataFrame) -> dict[Condition, str
     missing = [c for c in run.conditions if (c.corruption, c.severity) not in tested]
     if not missing:
         return {}
-    earlier = pd.read_parquet(run.folder / "results.parquet").drop_duplicates(["corruption", "severity"])
+    earlier = read_table(run.folder / "results.parquet", ANEW).drop_duplicates(["corruption", "severity"])
     cells = zip(earlier["corruption"], earlier["severity"].round(6), strict=True)
     told = dict(zip(cells, earlier["status"], strict=True))
     return {c: told[c.corruption, c.severity] for c in missing}

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float32
 
 from chexmsn.core.errors import UserError
+from chexmsn.core.tables import read_table
 from chexmsn.data.collection import Collection
 from chexmsn.data.labels import Policy
 from chexmsn.evaluation.cohort import LEVEL, Cohort, Resampling, findings_of
@@ -150,6 +151,7 @@ def fill(
         score: makes the table of `scores.parquet`; what it keeps in the parts survives a stop.
     """
     started, parts = time.monotonic(), run.path / "parts"
+    earlier = Parts(parts).seconds
     run.update(status="running", device=device.type)
     for finding, reason in tested.cohort.left_out.items():
         log.warning("%s is left out of the macro value: %s", finding, reason)
@@ -161,12 +163,14 @@ def fill(
     for name, file in curves.items():
         if file.is_file():
             shutil.copyfile(file, run.path / name)
-    run.update(status="finished", seconds=round(time.monotonic() - started, 1), without_interval=unsure)
+    seconds = earlier + time.monotonic() - started  # of all starts, but for what a kill lost
+    run.update(status="finished", seconds=round(seconds, 1), without_interval=unsure)
 
 
 def _judge(run: RunFolder, terms: Terms) -> list[str]:
     """Write every table, from the files of scores and labels alone; returns what has no interval."""
-    scores, labels = (pd.read_parquet(run.path / f"{name}.parquet") for name in ("scores", "labels"))
+    remedy = "remove it and give the same command again, which makes it from the parts that are kept"
+    scores, labels = (read_table(run.path / f"{name}.parquet", remedy) for name in ("scores", "labels"))
     tables = judged(
         scores,
         labels,

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json
+from chexmsn.core.tables import read_table
 from chexmsn.evaluation.cohort import Cohort, findings_of
 from chexmsn.evaluation.conditions import Condition
 from chexmsn.evaluation.measures import Ranking, read_cells
 
 SCHEMA_VERSION = 1
 KINDS = ("stress", "probe")
+ANEW = "give its command again, in a new folder"
 _MADE_BY = "name a folder that `chexmsn stress` or `chexmsn probe` wrote"
 
 
@@ -68,7 +69,7 @@ class ScoredRun:
 
         Empty where the corruption does not apply to the model.
         """
-        scores = _table(self.folder, "scores", filters=[("corruption", "==", corruption)])
+        scores = read_table(self.folder / "scores.parquet", ANEW, filters=[("corruption", "==", corruption)])
         return read_cells(scores, cohort)
 
 
@@ -93,7 +94,8 @@ def read_scored(folder: Path) -> ScoredRun:
         )
     if record.get("status") != "finished":
         raise UserError(f"{folder} is not finished: give its command again, it resumes")
-    return ScoredRun(folder, record, _table(folder, "labels").sort_values("image_key", ignore_index=True))
+    labels = read_table(folder / "labels.parquet", ANEW)
+    return ScoredRun(folder, record, labels.sort_values("image_key", ignore_index=True))
 
 
 def _folders(place: Path) -> list[Path]:
@@ -105,16 +107,6 @@ def _folders(place: Path) -> list[Path]:
     if not inside:
         raise UserError(f"there is no result folder in {place}: {_MADE_BY}, or one that holds such folders")
     return inside
-
-
-def _table(folder: Path, name: str, **options: Any) -> pd.DataFrame:
-    path = folder / f"{name}.parquet"
-    try:
-        return pd.read_parquet(path, **options)
-    except FileNotFoundError:
-        raise UserError(f"{folder} has no {path.name}: give its command again") from None
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path} cannot be read ({error}): give its command again") from None
 
 
 def _digest(path: Path) -> str:

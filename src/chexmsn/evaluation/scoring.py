@@ -5,11 +5,13 @@ ever stored. Corruptions act on the image in [0, 1] at the network's resolution,
 own normalisation.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -157,29 +159,52 @@ def probabilities(model: Model, shown: Degraded) -> Float32[np.ndarray, "B C"]:
 
 @dataclass(frozen=True)
 class Parts:
-    """Scores that are done, one file per batch, so that a stopped run goes on where it was."""
+    """Scores that are done, one file per batch, so that a stopped run goes on where it was.
+
+    Reading raises UserError for a file that is damaged.
+    """
 
     folder: Path
 
     def done(self) -> set[int]:
         """The rows that have their scores."""
-        return {int(row) for rows in self._read("rows") for row in rows}
+        return {int(row) for part in self._read() for row in part["rows"]}
 
-    def keep(self, rows: Rows, scores: Float32[np.ndarray, "K B C"]) -> None:
-        """Write the scores of a batch, in one step."""
-        write_atomic(self.folder / f"{rows[0]:08}.npz", lambda path: np.savez(path, rows=rows, scores=scores))
+    def keep(self, rows: Rows, scores: Float32[np.ndarray, "K B C"], seconds: float) -> None:
+        """Write the scores of a batch and how long it took, in one step."""
+        kept = {"rows": rows, "scores": scores, "seconds": seconds}
+        write_atomic(self.folder / f"{rows[0]:08}.npz", lambda path: np.savez(path, **kept))
 
-    def all(self) -> Float32[np.ndarray, "K N C"]:
-        """The scores of all rows, in the order of their numbers."""
-        order = np.argsort(np.concatenate(self._read("rows")))
-        return np.concatenate(self._read("scores"), axis=1)[:, order]
+    def all(self, count: int) -> tuple[Int64[np.ndarray, "N"], Float32[np.ndarray, "K N C"]]:
+        """The rows that have their scores, in ascending order, and the scores, of `count` passes.
 
-    def _read(self, name: str) -> list[np.ndarray]:
-        found = []
-        for file in sorted(self.folder.glob("[0-9]*.npz")):
-            with np.load(file) as part:
-                found.append(part[name])
-        return found
+        Raises UserError where another number of passes was made.
+        """
+        parts = list(self._read())
+        if others := {len(part["scores"]) for part in parts} - {count}:
+            raise UserError(
+                f"{self.folder} holds scores under {others.pop()} conditions, not {count}: it was begun by another "
+                "version, so remove the folder of the run and start anew"
+            )
+        rows = np.concatenate([part["rows"] for part in parts])
+        order = np.argsort(rows)
+        return rows[order], np.concatenate([part["scores"] for part in parts], axis=1)[:, order]
+
+    @property
+    def seconds(self) -> float:
+        """How long all that is kept took, here and in folders below, over all starts."""
+        return sum((float(_part(file).get("seconds", 0)) for file in self.folder.rglob("[0-9]*.npz")), start=0.0)
+
+    def _read(self) -> Iterator[dict[str, np.ndarray]]:
+        return map(_part, sorted(self.folder.glob("[0-9]*.npz")))
+
+
+def _part(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with file.open("rb") as stream, np.load(stream) as part:
+            return dict(part)
+    except (OSError, ValueError, EOFError, BadZipFile):
+        raise UserError(f"{file} is damaged: remove it, and its images are scored again") from None
 
 
 Passes = Callable[[Pixels, Keys, Rows], Iterator[Float32[np.ndarray, "B C"]]]
@@ -195,12 +220,14 @@ def score(
     batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
     found = ((rows, scores) for rows in batches for scores in passes(*_read(images, rows)))
     made: list[Float32[np.ndarray, "B C"]] = []
+    clock = time.monotonic()
     for rows, scores in progress(found, total=count * len(batches), title=title, unit="pass"):
         made.append(scores)
         if len(made) == count:
-            parts.keep(rows, np.stack(made))
-            made = []
-    return parts.all()
+            now = time.monotonic()
+            parts.keep(rows, np.stack(made), now - clock)
+            made, clock = [], now
+    return parts.all(count)[1]
 
 
 def _read(images: Collection, rows: Rows) -> tuple[Pixels, Keys, Rows]:
