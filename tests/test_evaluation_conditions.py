@@ -4,6 +4,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chexmsn.core.draws import Draws, keys_of
 from chexmsn.core.errors import UserError
@@ -94,6 +96,22 @@ def test_every_condition_gives_images_that_do_not_depend_on_the_batch(condition)
     assert kept is None or torch.equal(kept[1:2], kept_alone)
     assert (condition == CLEAN) == (kept is None and torch.equal(images, IMAGES))
     assert mechanism(condition)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    condition=st.sampled_from(chosen(["extended", "tokens-removed/inside", "patches-noise/outside"])),
+    rows=st.lists(st.integers(0, 2), min_size=1, max_size=5),
+    repeat=st.integers(0, 3),
+)
+def test_what_an_image_becomes_depends_on_nothing_but_itself_the_condition_and_the_repeat(condition, rows, repeat):
+    """Neither on the batch's size nor on its order, so not on the number of processes that share the images either."""
+    draws = DRAWS.stream("repeat", repeat)
+    images, kept = degrade(IMAGES, condition, draws, VIT, 0.3, KNOWN)
+    known = Known(anatomy=KNOWN.anatomy[rows], saliency=KNOWN.saliency[rows])
+    some, kept_of_some = degrade(IMAGES[rows], condition, Draws(draws.keys[rows]), VIT, 0.3, known)
+    torch.testing.assert_close(some, images[rows], atol=1e-5, rtol=0)
+    assert (kept is None and kept_of_some is None) or torch.equal(kept_of_some, kept[rows])
 
 
 def test_masks_are_nested_and_shared_by_all_ways_of_losing_a_patch():
