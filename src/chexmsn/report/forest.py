@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from chexmsn.report.layout import legend, only_left, panels_of
 from chexmsn.report.style import MUTED, PAPER, RC, Look, shorten
 
-_TITLE_WIDTH = 38  # letters above a panel of half a page, and of a phone
+_TITLE_WIDTH = 28  # letters above a panel of half a page, and of a phone
 
 
 class Forest(NamedTuple):

@@ -10,10 +10,10 @@ MINUS, DASH, TIMES, HARD_SPACE = "\u2212", "\u2013", "\u00d7", "\u00a0"
 def three_digits(value: float) -> str:
     """An AUROC, or a difference of two.
 
-    >>> three_digits(0.78149)
-    '0.781'
+    >>> three_digits(0.78149), three_digits(-0.0001)
+    ('0.781', '0.000')
     """
-    return f"{value:.3f}".replace("-", MINUS)
+    return f"{value:z.3f}".replace("-", MINUS)
 
 
 def percent(share: float) -> str:
@@ -22,7 +22,7 @@ def percent(share: float) -> str:
     >>> percent(0.0587)
     '5.9\\xa0%'
     """
-    return f"{100 * share:.1f}{HARD_SPACE}%".replace("-", MINUS) if pd.notna(share) else "an undefined share"
+    return f"{100 * share:z.1f}{HARD_SPACE}%".replace("-", MINUS) if pd.notna(share) else "an undefined share"
 
 
 def listed(names: Sequence[str], comma: str = ", ") -> str:
