@@ -1,6 +1,7 @@
 """The stress test on small packs: what it writes, that it resumes, that nothing but the seed and the images decides."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from chexmsn.evaluation import result_folder
 from chexmsn.evaluation.judgement import TABLES
 from chexmsn.evaluation.results import COLUMNS
 from chexmsn.evaluation.scoring import Parts, Scorer
+from chexmsn.evaluation.so_far import PeekConfig, peek
 from chexmsn.evaluation.stress import StressConfig, stress
 from chexmsn.models.artefact import load_classifier, save_classifier
 from chexmsn.report.results import read_run
@@ -187,6 +189,45 @@ def stopped(home: Path, out: Path, monkeypatch) -> Path:
         patched.setattr(result_folder, "_judge", lambda run, terms: exec("raise KeyboardInterrupt"))
         stress(asked(home, out=out, batch_size=4))
     return out
+
+
+def test_results_so_far(home, tmp_path, monkeypatch):
+    out = stopped(home, tmp_path / "run", monkeypatch)
+    whole = Parts(out / "parts").all(len(FEW) + 1)[1]
+    sorted(out.glob("parts/*.npz"))[-1].unlink()
+    before = {file: file.read_bytes() for file in out.rglob("*.*")}
+    peek(PeekConfig(run=out, out=tmp_path / "look"))
+    assert before == {file: file.read_bytes() for file in out.rglob("*.*")}
+    assert read_run(tmp_path / "look").label == "vit, 8 of 10 images"
+    record = record_of(tmp_path / "look")
+    assert record["status"] == "so far" and record["data"]["images"] == 8
+    looked, ours = (folder / "scores.parquet" for folder in (tmp_path / "look", home / "few"))
+    np.testing.assert_allclose(
+        pd.read_parquet(looked).filter(like="score:").to_numpy(), whole[:, :8].reshape(-1, 2), atol=1e-6
+    )
+    assert len(pd.read_parquet(looked)) == 8 * len(pd.read_parquet(ours)) / 10
+    with pytest.raises(UserError, match="there already"):
+        peek(PeekConfig(run=out, out=tmp_path / "look"))
+
+
+def test_there_is_nothing_to_look_at(home, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="is finished: its results are there"):
+        peek(PeekConfig(run=home / "few", out=tmp_path / "look"))
+    out = stopped(home, tmp_path / "run", monkeypatch)
+    shutil.rmtree(out / "parts")
+    with pytest.raises(UserError, match="no image is scored yet"):
+        peek(PeekConfig(run=out, out=tmp_path / "look"))
+    assert not (tmp_path / "look").exists()
+
+
+def test_what_does_not_apply_is_recorded(home, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(result_folder, "_judge", lambda run, terms: exec("raise KeyboardInterrupt"))
+        stress(asked(home, out=tmp_path / "run", model=home / "cnn", conditions=("tokens-removed:0.7",)))
+    results = pd.read_parquet(peek(PeekConfig(run=tmp_path / "run", out=tmp_path / "look")) / "results.parquet")
+    told = results.set_index("corruption")["status"]
+    assert told["tokens-removed"].str.contains("has no tokens to remove").all()
+    assert (told["patches-black"] == "ok").any()
 
 
 def test_a_damaged_part_is_told_and_its_images_are_scored_again(home, tmp_path, monkeypatch):

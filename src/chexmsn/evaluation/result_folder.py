@@ -108,7 +108,7 @@ class Terms:
     def facts(self) -> dict[str, Any]:
         """What a record says of them."""
         return {
-            "conditions": [{**vars(condition), "mechanism": mechanism(condition)} for condition in self.conditions],
+            "conditions": [self._told(condition) for condition in self.conditions],
             "seed": self.seed,
             "resamples": self.resamples,
             "level": LEVEL,
@@ -116,6 +116,11 @@ class Terms:
             "thresholds": self.thresholds,
             "seen_in_training": self.seen,
         }
+
+    def _told(self, condition: Condition) -> dict[str, Any]:
+        told = {**vars(condition), "mechanism": mechanism(condition)}
+        why = self.not_applicable.get(condition)
+        return told | {"not_applicable": why} if why else told
 
 
 def record(

@@ -180,7 +180,7 @@ class Parts:
 
         Raises UserError where another number of passes was made.
         """
-        parts = list(self._read())
+        parts = list(self._read()) or [_nothing(count)]
         if others := {len(part["scores"]) for part in parts} - {count}:
             raise UserError(
                 f"{self.folder} holds scores under {others.pop()} conditions, not {count}: it was begun by another "
@@ -197,6 +197,10 @@ class Parts:
 
     def _read(self) -> Iterator[dict[str, np.ndarray]]:
         return map(_part, sorted(self.folder.glob("[0-9]*.npz")))
+
+
+def _nothing(count: int) -> dict[str, np.ndarray]:
+    return {"rows": np.empty(0, np.int64), "scores": np.empty((count, 0, 0), np.float32)}
 
 
 def _part(file: Path) -> dict[str, np.ndarray]:
