@@ -56,6 +56,42 @@ def test_lightly_gives_the_same_loss_and_gradients(name, dtype):
         close(pmsn.power_law(p.num_prototypes, p.power_law_exponent, mean), arrays["out_power_law_prior"])
 
 
+@pytest.mark.parametrize(("name", "dtype"), [*with_dtypes("lightly_msn_"), *with_dtypes("lightly_pmsn_loss_")])
+def test_the_method_puts_its_terms_together_as_lightly_does(name, dtype):
+    arrays, close = load(name, dtype)
+    p = params(name)
+    options = {
+        "prototypes": p.num_prototypes,
+        "head_out": p.dim,
+        "temperature": p.temperature,
+        "sinkhorn": p.sinkhorn_iterations,
+        "me_max": p.regularization_weight,
+    }
+    power_law = {"exponent": p.power_law_exponent, "direction": "prior-from-mean", "balance": "uniform"}
+    which = build("msn", **options) if p.power_law_exponent is None else method(**options, **power_law)
+    which.to(arrays["in_anchors"].dtype).prototypes.data.copy_(arrays["in_prototypes"])
+    anchors = arrays["in_anchors"].requires_grad_()
+    step = which._loss(anchors, arrays["in_targets"], p.target_sharpen_temperature)
+    step.loss.backward()
+    close(step.loss, arrays["out_loss"])
+    close(step.log[which.regulariser], arrays["out_regularizer"])
+    close(anchors.grad, arrays["grad_anchors"])
+    close(which.prototypes.grad, arrays["grad_prototypes"])
+
+
+@pytest.mark.parametrize("balance", ["prior", "uniform"])
+def test_a_step_balances_its_targets_as_it_was_told_to(balance, monkeypatch):
+    told, assign = [], msn.target_assignments
+    monkeypatch.setattr(msn, "target_assignments", lambda *a, **how: (told.append(how["shares"]), assign(*a, **how))[1])
+    which = method(exponent=1.0, balance=balance)
+    step_of(which)
+    (shares,) = told
+    if balance == "uniform":
+        assert shares is None
+    else:
+        torch.testing.assert_close(shares, pmsn.power_law(16, 1.0, like=which.prototypes.detach()))
+
+
 @given(counts, exponents)
 def test_the_prior_falls_by_a_power_of_the_rank(count, exponent):
     prior = pmsn.power_law(count, exponent, torch.zeros((), dtype=torch.float64))
