@@ -21,6 +21,7 @@ from chexmsn.training.checkpoints import Checkpoints, StraightToFile, descriptio
 from chexmsn.training.config import RunConfig
 from chexmsn.training.run import pretrain
 from chexmsn.training.run_folder import RunFolder
+from chexmsn.training.signals import Signals
 from lives import Moment
 
 OFTEN = {"checkpoint_minutes": 0.0}
@@ -259,6 +260,29 @@ def test_preemption_asks_slurm_for_another_turn(answer, told, small_pack, tmp_pa
     assert re.search(told, caplog.text)
     assert not notes.exists() or notes.read_text() == "requeue 77\n"
     assert steps_kept(config) == 1
+
+
+def test_the_sigterm_that_slurm_sends_after_a_preemption_does_not_replace_it(small_pack, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    config = runs.pretraining(small_pack, tmp_path / "run")
+    with in_step(1, signal.SIGTERM), in_step(1, signal.SIGUSR1), pytest.raises(SystemExit, match="138"):
+        pretrain(config)  # the patch that came last strikes first
+    assert "stopped by SIGUSR1" in caplog.text and "job 77" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("sent", "counts"),
+    [
+        ((signal.SIGUSR2, signal.SIGTERM), signal.SIGUSR2),
+        ((signal.SIGTERM, signal.SIGUSR1), signal.SIGUSR1),
+        ((signal.SIGUSR1, signal.SIGINT, signal.SIGTERM), signal.SIGINT),
+    ],
+)
+def test_of_several_signals_the_weightiest_counts(sent, counts, capfd):
+    with Signals() as signals:
+        for number in sent:
+            os.kill(os.getpid(), number)
+    assert signals.received == counts
 
 
 def test_a_signal_to_all_processes_leaves_the_workers_at_work(nursery, small_pack, tmp_path):

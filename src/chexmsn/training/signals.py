@@ -12,8 +12,11 @@ from chexmsn.core.distributed import is_first
 
 log = logging.getLogger(__name__)
 
-LISTENED_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 PREEMPTION = (signal.SIGUSR1, signal.SIGUSR2)  # what `#SBATCH --signal` is told to send
+# Of several the last in this list counts: Slurm sends SIGTERM after a preemption, which asked for another turn before;
+# a person who stops the run does not want one.
+LISTENED_TO = (signal.SIGTERM, *PREEMPTION, signal.SIGINT)
+_ORDER = (0, *LISTENED_TO)
 
 
 class Signals:
@@ -22,7 +25,7 @@ class Signals:
     Within the `with` block, and in the main thread; elsewhere Python knows no signals.
 
     Attributes:
-        received: the number of the signal, 0 before one has come.
+        received: the number of the signal that counts, 0 before one has come.
     """
 
     def __init__(self) -> None:
@@ -51,7 +54,7 @@ class Signals:
             if is_first():
                 with suppress(OSError):  # nobody reads it; no logging: a line may just have been in the middle
                     os.write(2, b"\nstopping after this step, or at the next Ctrl-C\n")
-        self.received = number
+        self.received = max(self.received, number, key=_ORDER.index)
 
 
 def requeue() -> None:
