@@ -112,7 +112,7 @@ def test_a_method_without_a_number_is_not_judged_by_it(missing):
     assert not any(course_of(readings)[1])
 
 
-@given(st.lists(st.sampled_from([0.1, 1.0, 10.0, math.inf, math.nan]), min_size=1, max_size=30))
+@given(st.lists(st.sampled_from([0.0, 0.1, 1.0, 10.0, math.inf, math.nan]), min_size=1, max_size=30))
 def test_a_course_survives_its_checkpoint_and_any_number(norms):
     readings = [WELL | {"train/gradient_norm": norm} for norm in norms]
     whole, _ = course_of(readings)
@@ -123,7 +123,15 @@ def test_a_course_survives_its_checkpoint_and_any_number(norms):
 
 def test_an_overflow_now_and_then_in_half_precision_is_no_divergence():
     overflow = WELL | {"train/gradient_norm": math.inf}
-    assert not any(course_of([overflow, WELL, WELL, overflow, WELL, WELL, overflow])[1])
+    assert not any(course_of([WELL, WELL, overflow, WELL, WELL, overflow, WELL, overflow])[1])
+
+
+@pytest.mark.parametrize("norm", [0.0, math.inf, math.nan])
+def test_a_first_gradient_that_is_no_measure_does_not_silence_the_rule(norm):
+    first = WELL | {"train/gradient_norm": norm}
+    course, found = course_of([first, *[WELL] * 5, *[WELL | SYMPTOMS["gradient"]] * 2])
+    assert not any(found[:-1]) and found[-1] == {"gradient"}
+    assert course.usual_gradient > 0
 
 
 # what the rules are fed with

@@ -41,7 +41,8 @@ class Course:
         reading: the last reading: means over the steps since the one before, by their names in the log.
         readings: how many there were.
         highest_rank: largest effective rank until now.
-        usual_gradient: geometric mean of the gradient norms of all readings before the last.
+        usual_gradient: geometric mean of the gradient norms of all readings before the last, as far as they are
+            finite and above 0; NaN before there is one.
         highest_loss: largest loss until now.
         held: for how many readings in a row each rule has held.
     """
@@ -75,8 +76,10 @@ class Course:
 
     def _usual_gradient(self) -> float:
         last = self["train/gradient_norm"]
-        if self.readings <= 1 or not (math.isfinite(last) and last > 0):
-            return last if self.readings == 1 else self.usual_gradient
+        if not (math.isfinite(last) and last > 0):
+            return self.usual_gradient
+        if math.isnan(self.usual_gradient):
+            return last
         return math.exp(
             math.log(self.usual_gradient) + (math.log(last) - math.log(self.usual_gradient)) / self.readings
         )
