@@ -13,6 +13,7 @@ from chexmsn.core.files import write_atomic
 from chexmsn.report import sheets
 from chexmsn.report.comparison import Comparison, is_comparison, read_comparison
 from chexmsn.report.conditions import CLEAN, is_hard, is_headline
+from chexmsn.report.examples import Strip, check_asked, examples
 from chexmsn.report.pages import template
 from chexmsn.report.place import check_place
 from chexmsn.report.plans import Plan, plan_comparison, plan_figures
@@ -34,23 +35,34 @@ class Plate(NamedTuple):
     narrow: Markup
 
 
-def build_report(folders: Sequence[Path], out: Path, *, title: str, note: str | None = None) -> Path:
+def build_report(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    title: str,
+    note: str | None = None,
+    pack: Path | None = None,
+    count: int = 0,
+) -> Path:
     """Write `report.html`, `figures/` and `numbers/` into `out` from result folders alone; returns the HTML file.
 
     `folders` are stress folders, whose models stand beside each other, and at most one folder of a comparison.
-    `note` is set off on top of the page: what the reader must know first. Running it again replaces the
-    report. Raises UserError for folders that cannot be reported (`results.read_runs`, `comparison.read_comparison`)
-    and for an `out` that is a file or holds anything but a report.
+    `note` is set off on top of the page: what the reader must know first. `count` images of `pack` are shown degraded,
+    none unless asked for. Running it again replaces the report. Raises UserError for folders that cannot be reported
+    (`results.read_runs`, `comparison.read_comparison`), for examples that cannot be shown (`examples.examples`), and
+    for an `out` that is a file or holds anything but a report.
     """
     check_place(out)
     runs, comparison = _read([Path(folder) for folder in folders])
     plans = [*([plan_comparison(comparison)] if comparison else []), *(plan_figures(runs) if runs else [])]
+    check_asked(runs, pack, count)
+    strips = examples(runs[0], pack, count) if count else []
     _remove_earlier(out)
     plates = [plate for plan in plans if (plate := _write_figure(plan, out / "figures"))]
     numbers = _numbers(runs, comparison, plans)
     for name, table in numbers.items():
         _write_numbers(table, out / "numbers" / name)
-    html = _page(runs, comparison, title=title, note=note, plates=plates, numbers=sorted(numbers))
+    html = _page(runs, comparison, title=title, note=note, plates=plates, numbers=sorted(numbers), strips=strips)
     write_atomic(out / "report.html", lambda path: path.write_text(html, encoding="utf-8"))
     return out / "report.html"
 
@@ -122,6 +134,7 @@ def _page(
     note: str | None,
     plates: Sequence[Plate],
     numbers: Sequence[str],
+    strips: Sequence[Strip],
 ) -> str:
     of_runs = _of_runs(runs) if runs else {}
     tables = _sheets(runs)
@@ -134,9 +147,10 @@ def _page(
         points=_points(runs, comparison),
         cautions=cautions(runs) if runs else [],
         lede=_lede(runs, comparison),
-        contents=_contents(runs, comparison, {plate.section for plate in plates} | set(tables)),
+        contents=_contents(runs, comparison, {plate.section for plate in plates} | set(tables), bool(strips)),
         sections=sections,
         headings=HEADINGS,
+        strips=strips,
         sheets=tables,
         labels=[run.label for run in runs],
         keys=keys([run.label for run in runs]),
@@ -228,7 +242,9 @@ SECTIONS: Mapping[str, str] = {
 }
 
 
-def _contents(runs: Sequence[StressRun], comparison: Comparison | None, present: set[str]) -> list[tuple[str, str]]:
+def _contents(
+    runs: Sequence[StressRun], comparison: Comparison | None, present: set[str], shown_examples: bool
+) -> list[tuple[str, str]]:
     """Anchors and names of the sections that this page has."""
     single = [("runs", "What was run"), ("results", "Results")] if runs else []
     always = {"comparison"} if comparison else set()
@@ -236,7 +252,7 @@ def _contents(runs: Sequence[StressRun], comparison: Comparison | None, present:
     shown = [(name, title) for name, title in SECTIONS.items() if name in present | always]
     first = [pair for pair in shown if pair[0] == "comparison"]
     rest = [pair for pair in shown if pair[0] != "comparison"]
-    numbers = [("numbers", "All numbers")]
+    numbers = [*([("examples", "Examples")] if shown_examples else []), ("numbers", "All numbers")]
     return [("summary", "In plain words"), *first, *single, *rest, *numbers, ("methods", "Methods")]
 
 

@@ -6,7 +6,7 @@ Example:
 
 The second one holds the paired differences of `chexmsn compare` besides. Folders of an earlier version lack
 calibration, operating points, subgroups and areas: `chexmsn judge` adds them. A report is made from the result folders
-alone and holds no image and no patient.
+alone and holds no image and no patient, unless examples are asked for.
 """
 
 import logging
@@ -30,12 +30,16 @@ class Config:
         out: folder of the report: new, empty, or with nothing but an earlier report in it.
         title: headline.
         note: something every reader must know first.
+        examples: how many tested images of the first folder to show degraded; they are images of patients.
+        pack: the tested pack, for examples.
     """
 
     stress: tuple[Path, ...]
     out: Path
     title: str = "Robustness of chest radiograph classifiers"
     note: str | None = None
+    examples: int = 0
+    pack: Path | None = None
 
 
 def parser(values: Mapping[str, Any]) -> ArgumentParser:
@@ -46,6 +50,6 @@ def parser(values: Mapping[str, Any]) -> ArgumentParser:
 def run(arguments: Any) -> Path:
     """Write it."""
     c = as_dataclass(Config, arguments)
-    report = build_report(c.stress, c.out, title=c.title, note=c.note)
+    report = build_report(c.stress, c.out, title=c.title, note=c.note, pack=c.pack, count=c.examples)
     log.info("the report is %s", report)
     return report
