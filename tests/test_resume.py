@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
+import lightning as L
 import pytest
 import torch
 
@@ -19,6 +21,9 @@ import runs
 from chexmsn.core.errors import UserError
 from chexmsn.training.checkpoints import Checkpoints, StraightToFile, description
 from chexmsn.training.config import RunConfig
+from chexmsn.training.keep_last import KeepLast
+from chexmsn.training.loop import Loop
+from chexmsn.training.meter import LAG
 from chexmsn.training.run import pretrain
 from chexmsn.training.run_folder import RunFolder
 from chexmsn.training.signals import Signals
@@ -293,9 +298,38 @@ def test_a_signal_to_all_processes_leaves_the_workers_at_work(nursery, small_pac
 
 
 def test_one_of_two_processes_that_is_told_to_stop_takes_the_other_along(small_pack, tmp_path, two_processes):
-    config = runs.pretraining(small_pack, tmp_path / "run", devices=2)
+    config = runs.pretraining(small_pack, tmp_path / "run", devices=2, batch_size=8)
     assert two_processes.as_torchrun(lives.one_of_several_is_told_to_stop, config) == [143, 143]
-    assert steps_kept(config) == 2
+    assert steps_kept(config) == 2 + LAG
+
+
+def test_of_several_processes_none_waits_for_the_others_in_a_step(monkeypatch, tmp_path):
+    """What they want of a step is read some steps later; at the end of an epoch all is known."""
+    sent, read = [], []
+
+    def send(numbers):
+        sent.append(numbers)
+        number = len(sent)
+        return lambda: (read.append(number), numbers.tolist())[1]
+
+    monkeypatch.setattr("chexmsn.training.keep_last.sent", send)
+    several = {"world_size": 2, "is_global_zero": True, "strategy": mock.Mock(root_device=torch.device("cpu"))}
+    trainer, loop, saves = mock.Mock(spec=L.Trainer, **several, is_last_batch=False), mock.Mock(spec=Loop), []
+    trainer.save_checkpoint.side_effect = lambda path: (path.write_bytes(b""), saves.append(len(sent)))
+    with Signals() as signals:
+        keep = KeepLast(Checkpoints(tmp_path / "last.ckpt"), 10.0, signals)
+        keep.on_train_start(trainer, loop)
+        for step in range(1, 9):
+            if step == 3:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            keep.on_train_batch_end(trainer)
+            assert read == list(range(1, len(read) + 1)) and len(read) == max(0, min(step, 7) - LAG)
+            if keep.stopped_by:
+                break
+        assert (step, saves, keep.stopped_by) == (3 + LAG, [3 + LAG], signal.SIGUSR1)
+        keep.on_train_epoch_end(trainer, loop)
+        assert read[-1] == len(sent) and len(saves) == 2
+    trainer.strategy.reduce.assert_not_called()
 
 
 # --- harmed

@@ -81,7 +81,8 @@ class Meter(Callback):
         self, trainer: L.Trainer, loop: Loop, outputs: dict[str, Any], batch: Batch, batch_index: int
     ) -> None:
         on_device = {"loss": outputs["loss"], **outputs["log"], "gradient_norm": loop.gradient_norm}
-        send = sent(torch.stack([value.detach().float() for value in on_device.values()]))
+        ours = torch.stack([value.detach().float() for value in on_device.values()])
+        send = sent(gathered(ours).mean(0))
         names = [f"train/{name}" for name in on_device]
         schedule = {f"schedule/{name}": value for name, value in loop.applied.items()}
         self._waiting.append((trainer.global_step, schedule, names, send))
@@ -136,8 +137,8 @@ class Meter(Callback):
 
 
 def sent(numbers: Float[Tensor, "n"]) -> Callable[[], list[float]]:
-    """Start to bring the mean over all processes to the host; the answer waits for it only if it is not yet there."""
-    host = gathered(numbers).mean(0).to("cpu", non_blocking=True)  # from a GPU: into pinned memory
+    """Start to bring numbers to the host; the answer waits for them only if they are not yet there."""
+    host = numbers.to("cpu", non_blocking=True)  # from a GPU: into pinned memory
     if not numbers.is_cuda:
         return host.tolist
     arrived = torch.cuda.Event()
