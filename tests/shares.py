@@ -13,9 +13,10 @@ from chexmsn.methods import msn
 from chexmsn.methods._base import AbstractMethod, Setting
 from chexmsn.models.batch_norm import BatchNorm1d, BatchNorm2d
 from chexmsn.models.encoder import EncoderConfig, build_encoder
-from chexmsn.training.optimiser import apply_schedule, build_optimiser, clip_gradients
+from chexmsn.training.optimiser import build_optimiser
 from chexmsn.training.sharding import full, shard
 from chexmsn.views import make_views
+from steps import take_step
 from test_methods import FINDINGS, config_of
 
 KEYS = keys_of("abcdef")
@@ -61,7 +62,7 @@ def train(
     method = build(name, encoder, options or {})
     module = Loss(method)
     if processes > 1:
-        module = DistributedDataParallel(module, broadcast_buffers=False)
+        module = DistributedDataParallel(module)
     return take_steps(method, module, rank, processes, steps)
 
 
@@ -76,24 +77,19 @@ def train_divided(rank: int, processes: int, name: str, options: dict | None = N
 
 def take_steps(method: AbstractMethod, module: Loss, rank: int, processes: int, steps: int) -> dict:
     """Every loss, the gradients of the first step with their norm, all weights and buffers in the end."""
-    description = method.optimiser()
-    optimiser = build_optimiser(description)
-    losses, gradients, norms = [], {}, []
+    optimiser = build_optimiser(method.optimiser())
+    losses, gradients, norms = [], [], []
+
+    def look() -> None:
+        gradients.append({name: full(p.grad).clone() for name, p in method.named_parameters() if p.grad is not None})
+
     for step in range(steps):
         schedule = {name: s.at(step + 1, 10, 5) for name, s in method.schedules().items()}
-        apply_schedule(optimiser, schedule)
-        optimiser.zero_grad()
         loss = module(*share_of(method, step, rank, processes), schedule)
-        loss.backward()
+        norms.append(take_step(method, optimiser, schedule, loss, look))
         losses.append(loss.detach())
-        if step == 0:
-            gradients = {name: full(p.grad).clone() for name, p in method.named_parameters() if p.grad is not None}
-        norms.append(clip_gradients(description))
-        method.before_step(schedule)
-        optimiser.step()
-        method.after_step(schedule)
     state = {name: full(tensor) for name, tensor in method.state_dict().items()}
-    return {"losses": torch.stack(losses), "norms": torch.stack(norms), "gradients": gradients, "state": state}
+    return {"losses": torch.stack(losses), "norms": torch.stack(norms), "gradients": gradients[0], "state": state}
 
 
 def msn_loss(rank: int, processes: int) -> tuple:

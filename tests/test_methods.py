@@ -13,8 +13,9 @@ from chexmsn.corruptions import CorruptionPlan
 from chexmsn.methods._base import AbstractMethod, Setting
 from chexmsn.models.classifier import Classifier
 from chexmsn.models.encoder import Encoder, EncoderConfig, build_encoder
-from chexmsn.training.optimiser import apply_schedule, build_optimiser, clip_gradients
+from chexmsn.training.optimiser import build_optimiser
 from chexmsn.views import evaluation_view, make_views
+from steps import take_step
 
 METHODS = names("chexmsn.methods")
 MASKED = [name for name in METHODS if load("chexmsn.methods", name).Method.uses_mask_ratio]
@@ -213,18 +214,11 @@ def test_the_loss_stays_in_full_precision_under_autocast(name):
 def test_learns_a_fixed_batch(name):
     method = build(name)
     description = method.optimiser()
-    optimiser = build_optimiser(description)
-    losses = []
+    optimiser, losses = build_optimiser(description), []
     for step in range(12):
         schedule = schedule_of(method, step + 1, total=200) | {"lr": 1e-3 if description.name == "adamw" else 1e-2}
-        apply_schedule(optimiser, schedule)
         loss = method.step(*batch_of(method), schedule).loss
-        optimiser.zero_grad()
-        loss.backward()
-        clip_gradients(description)
-        method.before_step(schedule)
-        optimiser.step()
-        method.after_step(schedule)
+        take_step(method, optimiser, schedule, loss)
         losses.append(loss.item())
     assert min(losses[-2:]) < losses[0] - 0.02
 

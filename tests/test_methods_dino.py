@@ -15,7 +15,8 @@ from chexmsn.methods._base import Optimiser, ParameterGroup, Setting
 from chexmsn.models.encoder import EncoderConfig, build_encoder, with_drop_path
 from chexmsn.models.heads import DINOHead
 from chexmsn.models.vit import interpolate_positions
-from chexmsn.training.optimiser import apply_schedule, build_optimiser, clip_gradients
+from chexmsn.training.optimiser import build_optimiser, clip_gradients
+from steps import take_step
 from test_methods import batch_of, build, config_of, schedule_of, step_of
 from test_methods_golden import DTYPES, load, params, with_dtypes
 from test_models_golden import below, golden
@@ -214,12 +215,7 @@ def trained(method, steps, **values):
     optimiser = build_optimiser(method.optimiser())
     for step in range(steps):
         schedule = {name: s.at(step, 100, 10) for name, s in method.schedules().items()} | values
-        apply_schedule(optimiser, schedule)
-        optimiser.zero_grad()
-        step_of(method).loss.backward()
-        clip_gradients(method.optimiser())
-        method.before_step(schedule)
-        optimiser.step()
+        take_step(method, optimiser, schedule, step_of(method).loss)
     return optimiser
 
 

@@ -4,12 +4,14 @@
 authors are stacked below each other in our one channel, and taken apart again where ours are normalised.
 """
 
+import itertools
 import json
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -18,7 +20,7 @@ from chexmsn.corruptions import kept_patches
 from chexmsn.methods import fine_tune, mae, msn, simsiam
 from chexmsn.methods._base import Setting, ema_update, parameter_groups
 from chexmsn.models.encoder import Encoder, EncoderConfig, Features
-from chexmsn.training.optimiser import apply_schedule, build_optimiser, clip_gradients
+from steps import run_through, some_batch
 from test_models_golden import GOLDEN, at_the_start, below, golden, patches_of, vit
 
 MANIFEST = json.loads((GOLDEN / "methods.json").read_text(encoding="utf-8"))
@@ -235,7 +237,7 @@ def test_msn_encodes_each_resolution_on_its_own(monkeypatch):
 
 
 @pytest.mark.parametrize("name", starting_with("msn_train_"))
-def test_msn_trains_like_the_authors_main_loop(name, monkeypatch):
+def test_our_loop_trains_msn_like_the_authors_main_loop(name, monkeypatch):
     arrays, close = load(name)
     p = params(name)
     criterion, optimisation = SimpleNamespace(**p.criterion), SimpleNamespace(**p.optimization)
@@ -264,40 +266,41 @@ def test_msn_trains_like_the_authors_main_loop(name, monkeypatch):
     )
     method = msn_method(arrays, p, config)
     method.prototypes.data.copy_(arrays["in_prototypes"])
-    description, schedules = method.optimiser(), method.schedules()
-    optimiser = build_optimiser(description)
-    seen = recorded_features(monkeypatch)
-    total = optimisation.epochs * p.iterations_per_epoch
+    seen, wanted_views = recorded_features(monkeypatch), itertools.count()
 
-    for i in range(total):
-        schedule = {key: s.at(i, total, p.iterations_per_epoch) for key, s in schedules.items()}
-        apply_schedule(optimiser, schedule)
+    def the_authors_views(images, plan, draws):
+        i = next(wanted_views)
         fix_masks(monkeypatch, msn, patches_of(arrays[f"in_step{i}_kept_token_index"], 1))
         seen.clear()
-        step = method.step(train_views(arrays, p, i), None, some_draws(p.batch), schedule)
-        close(seen[0], arrays[f"out_step{i}_z_anchors"])
-        close(seen[1], arrays[f"out_step{i}_h_target"])
-        close(step.loss, arrays["out_total"][i])
-        close(step.log["cross_entropy"], arrays["out_cross_entropy"][i])
-        close(step.log["me_max"], arrays["out_me_max"][i])
-        close(schedule["sharpening"], arrays["out_sharpen_T"][i])
-        close([group["lr"] for group in optimiser.param_groups], arrays["out_lr_per_group"][i])
-        close([group["weight_decay"] for group in optimiser.param_groups], arrays["out_wd_per_group"][i])
+        return train_views(arrays, p, i)
 
-        optimiser.zero_grad()
-        step.loss.backward()
-        if i == 0:
-            ours = dict(method.online.named_parameters())
-            for their, gradient in below("grad_step0.", arrays).items():
-                close(ours[our_name(their)].grad, gradient)
-            close(method.prototypes.grad, arrays["grad_step0_prototypes"])
-        norm = clip_gradients(description)
-        close(norm, arrays["out_grad_norm_before_clip"][i])
-        optimiser.step()
-        method.after_step(schedule)
-        close(method.online.encoder.vit.norm.weight, arrays[f"out_step{i}_encoder_norm_weight"])
-        close(method.target.encoder.vit.norm.weight, arrays[f"out_step{i}_target_norm_weight"])
-        close(method.prototypes, arrays[f"out_step{i}_prototypes"])
+    class Compare(Callback):
+        def on_after_backward(self, trainer, loop):
+            if trainer.global_step == 0:
+                ours = dict(method.online.named_parameters())
+                for their, gradient in below("grad_step0.", arrays).items():
+                    close(ours[our_name(their)].grad, gradient)
+                close(method.prototypes.grad, arrays["grad_step0_prototypes"])
+
+        def on_train_batch_end(self, trainer, loop, outputs, batch, index):
+            i, groups = trainer.global_step - 1, trainer.optimizers[0].param_groups
+            close(seen[0], arrays[f"out_step{i}_z_anchors"])
+            close(seen[1], arrays[f"out_step{i}_h_target"])
+            close(outputs["loss"], arrays["out_total"][i])
+            close(outputs["log"]["cross_entropy"], arrays["out_cross_entropy"][i])
+            close(outputs["log"]["me_max"], arrays["out_me_max"][i])
+            close(loop.applied["sharpening"], arrays["out_sharpen_T"][i])
+            close([group["lr"] for group in groups], arrays["out_lr_per_group"][i])
+            close([group["weight_decay"] for group in groups], arrays["out_wd_per_group"][i])
+            close(loop.gradient_norm, arrays["out_grad_norm_before_clip"][i])
+            close(method.online.encoder.vit.norm.weight, arrays[f"out_step{i}_encoder_norm_weight"])
+            close(method.target.encoder.vit.norm.weight, arrays[f"out_step{i}_target_norm_weight"])
+            close(method.prototypes, arrays[f"out_step{i}_prototypes"])
+
+    monkeypatch.setattr("chexmsn.training.loop.make_views", the_authors_views)
+    batches = [some_batch(p.batch)] * p.iterations_per_epoch
+    run_through(method, batches, optimisation.epochs, [Compare()])
+    assert next(wanted_views) == len(arrays["out_total"])
 
     for branch, prefix in ((method.online, "out_final_encoder."), (method.target, "out_final_target.")):
         for their, value in below(prefix, arrays).items():

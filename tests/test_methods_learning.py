@@ -10,8 +10,9 @@ from chexmsn.core.lookup import load
 from chexmsn.methods._base import Setting
 from chexmsn.metrics.representation import effective_rank, mean_resemblance
 from chexmsn.models.encoder import EncoderConfig, build_encoder
-from chexmsn.training.optimiser import apply_schedule, build_optimiser, clip_gradients
+from chexmsn.training.optimiser import build_optimiser
 from chexmsn.views import evaluation_view, make_views
+from steps import take_step
 
 BATCH, STEPS = 16, 40
 SMALL = {"local_views": 2, "head_hidden": 128}
@@ -37,14 +38,8 @@ def trained(method, images):
     for step in range(STEPS):
         schedule = {name: s.at(step, STEPS, STEPS // 2) for name, s in method.schedules().items()}
         draws = Draws.of(0, keys_of(map(str, range(BATCH)))).stream("step", step)
-        apply_schedule(optimiser, schedule)
-        optimiser.zero_grad()
         loss = method.step(make_views(images, method.views(), draws), None, draws.stream("method"), schedule).loss
-        loss.backward()
-        clip_gradients(method.optimiser())
-        method.before_step(schedule)
-        optimiser.step()
-        method.after_step(schedule)
+        take_step(method, optimiser, schedule, loss)
         losses.append(loss.item())
     return losses
 
