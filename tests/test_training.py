@@ -138,6 +138,24 @@ def test_two_commands_do_not_work_in_one_folder(small_pack, tmp_path):
     assert RunFolder(pretrain(config)).finished
 
 
+def test_every_start_is_recorded_with_what_it_computed_on(small_pack, tmp_path, caplog):
+    config = pretraining(small_pack, tmp_path / "run", "mae", epochs=1)
+    run = RunFolder(pretrain(config))
+    (first,) = run.record["starts"]
+    assert first["device"] == run.record["device"] == {"type": "cpu", "precision": "32-true", "devices": 1, "nodes": 1}
+    assert first["versions"] == run.record["versions"] and first["time"] >= run.record["started"]
+    pretrain(config)
+    assert run.record["starts"] == [first], "a finished run is not started"
+    run.update(status="running")
+    pretrain(config)
+    assert len(run.record["starts"]) == 2 and "precision" not in caplog.text
+    on_a_gpu = first | {"device": first["device"] | {"precision": "bf16-mixed"}}
+    run.update(status="running", starts=[first, on_a_gpu])
+    pretrain(config)
+    assert caplog.text.count("in precision bf16-mixed until now and goes on in 32-true") == 1
+    assert [start["device"]["precision"] for start in run.record["starts"]] == ["32-true", "bf16-mixed", "32-true"]
+
+
 @pytest.mark.parametrize("method", ["fine-tune", "linear-probe", "supervised"])
 def test_downstream_training_leaves_a_classifier(method, small_pack, small_run, tmp_path):
     start = {"encoder": ENCODER} if method == "supervised" else {"encoder_from": small_run.encoder}

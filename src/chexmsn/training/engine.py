@@ -55,6 +55,11 @@ class RunsOn:
         """How many processes share a batch, one per device."""
         return self.devices * self.nodes
 
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """As `run.json` has it."""
+        return {"type": self.device.type, "precision": self.precision, "devices": self.devices, "nodes": self.nodes}
+
     @classmethod
     def choose(cls, config: RunConfig) -> "RunsOn":
         """What was asked for, if this machine can serve it. Raises UserError, with the remedy, if not."""
@@ -117,7 +122,8 @@ def fit(run: RunFolder, config: RunConfig, loop: Loop, feed: Feed, callbacks: Se
         keep = KeepLast(checkpoints, config.checkpoint_minutes, signals)
         trainer = _trainer(run, config, [*callbacks, keep], on, limit_val_batches=0 if feed.validation is None else 1.0)
         with run.alone() if trainer.is_global_zero else nullcontext():
-            run.update(status="running")
+            _tell_precision(run, on)
+            run.begin(on.recorded)
             trainer.fit(loop, datamodule=feed, ckpt_path=checkpoints.good, weights_only=True)
     if trainer.is_global_zero:
         if trainer.current_epoch < config.epochs:
@@ -125,6 +131,20 @@ def fit(run: RunFolder, config: RunConfig, loop: Loop, feed: Feed, callbacks: Se
                 "%s: no improvement, stopped after %d of %d epochs", run.path, trainer.current_epoch, config.epochs
             )
         run.update(status="finished", epochs_done=trainer.current_epoch)
+
+
+def _tell_precision(run: RunFolder, on: RunsOn) -> None:
+    """Warn where a run goes on in another precision, which `auto` takes from the device: its course changes with it."""
+    record = run.record
+    before = [record["device"], *(start["device"] for start in record.get("starts", []))][-1]["precision"]
+    if before != on.precision:
+        log.warning(
+            "%s was computed in precision %s until now and goes on in %s, as this device has it: for the same "
+            "arithmetic go on on a device such as the first",
+            run.path,
+            before,
+            on.precision,
+        )
 
 
 def _checkpoints(run: RunFolder, loop: Loop) -> Checkpoints:

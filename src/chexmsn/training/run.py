@@ -229,7 +229,7 @@ def facts(method: AbstractMethod, images: Collection, rows: Int64[np.ndarray, "n
             "packs": {pack.fingerprint: images.splits for pack in images.packs},
             "fit": images.packs[0].info["fit"],
         },
-        "device": {"type": on.device.type, "precision": on.precision, "devices": on.devices, "nodes": on.nodes},
+        "device": on.recorded,
         "corruptions_seen": method.corruptions_seen(),
     }
 

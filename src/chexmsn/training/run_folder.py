@@ -67,10 +67,19 @@ class RunFolder:
         finally:
             os.close(folder_itself)
 
+    def begin(self, device: Mapping[str, Any]) -> None:
+        """Record that work starts, or goes on, and with what: the first start's device and versions may not be its."""
+        start = {"time": _now(), "device": device, "versions": versions()}
+        self.update(status="running", starts=[*self.record.get("starts", []), start])
+
     def update(self, **entries: Any) -> None:
         """Replace entries of `run.json`, in one step. Of several processes the first does it."""
         if is_first():
             write_json(self.path / "run.json", self.record | plain(entries))
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _lock(folder: int, path: Path) -> None:
@@ -110,8 +119,7 @@ def open_run(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[st
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {path}: {error.strerror}; choose another --out") from None
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    about = {"schema": SCHEMA, "status": "new", "started": started, "versions": versions()}
+    about = {"schema": SCHEMA, "status": "new", "started": _now(), "versions": versions()}
     write_json(path / "run.json", about | asked | plain(facts))
     return folder
 
