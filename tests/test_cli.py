@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from chexmsn.cli.main import guarded, main
 from chexmsn.core.errors import UserError
@@ -60,7 +61,7 @@ def test_bad_words_get_one_line_and_exit_code_2(capsys):
         (["pretrain", "--data", "x", "--out", "x", "--options.jitter", "no"], "options.jitter takes options by name"),
         (["pretrain", "--data", "x", "--out", "x", "--options.jitter.hue", "1"], "options.jitter has no option hue"),
         (["pretrain", "--data", "x", "--out", "x", "--options.random_scale", "[1]"], "takes 2 values, not [1]"),
-        (["train", "--data", "x", "--out", "x", "--options.corruption.names", "fog"], "takes a list in brackets, not fog"),
+        (["train", "--data", "x", "--out", "x", "--options.corruption.names", "fog"], "a list in brackets, not fog"),
         (["prepare", "csv", "x", "x", "--options.splits", "3"], "options.splits takes values by name, not 3"),
         (["pretrain", "--data", "x", "--out", "x", "--epochs", "0"], "epochs must be at least 1"),
         (["pretrain", "--data", "x", "--out", "x", "--unheard-of", "1"], "unheard-of"),
@@ -101,6 +102,14 @@ def test_a_defect_is_not_taken_for_bad_input():
 
     with pytest.raises(ZeroDivisionError):
         guarded(broken)
+
+
+def test_too_little_memory_is_told(capsys):
+    def large() -> None:
+        torch.empty(1 << 60)
+
+    assert guarded(large) == 2
+    assert "smaller batch_size" in capsys.readouterr().err
 
 
 def test_what_the_system_refuses_is_told_in_one_line(tmp_path, capsys):

@@ -7,6 +7,8 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -242,7 +244,7 @@ def test_places_without_a_model(tmp_path):
     refused(tmp_path, "holds no trained model .*: is it a run folder")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
-    refused(tmp_path, "the run is not finished: resume it, or name .*last.ckpt")
+    refused(tmp_path, "give the run's command again, or name .*last.ckpt")
 
 
 def test_an_encoder_is_no_classifier(tmp_path):
@@ -314,10 +316,26 @@ def test_checkpoints_of_others(tmp_path, capsys, content, message):
     assert "this ran" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint at all", b"PK\x03\x04 truncated"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no checkpoint at all", b"PK\x03\x04 truncated", b"root:x:0:0:root:/root:/bin/sh\n", b"(lp0\n."]
+)
 def test_files_that_are_no_checkpoint(tmp_path, content):
     (tmp_path / "a.ckpt").write_bytes(content)
     refused(tmp_path / "a.ckpt", "not a checkpoint that can be read safely")
+
+
+@given(content=st.binary(max_size=200))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_bytes_are_refused(tmp_path, content):
+    test_files_that_are_no_checkpoint(tmp_path, content)
+
+
+def test_weights_may_be_named_themselves(tmp_path):
+    save_encoder(tmp_path / "a", new_encoder(), PROVENANCE)
+    file = tmp_path / "a" / "encoder.safetensors"
+    assert fingerprint(load_encoder(file)) == fingerprint(new_encoder())
+    file.write_bytes(file.read_bytes()[:500])
+    refused(file, "encoder.safetensors cannot be read")
 
 
 def test_a_truncated_checkpoint(tmp_path):

@@ -80,6 +80,19 @@ def test_a_finished_run_is_left_alone_and_another_configuration_refused(small_pa
         pretrain(replace(config, seed=1))
 
 
+def test_a_finished_run_whose_encoder_is_damaged_says_so(small_pack, tmp_path):
+    config = pretraining(small_pack, tmp_path / "run", "mae", epochs=1)
+    weights = pretrain(config) / "encoder" / "encoder.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"is finished and what it made is damaged .*: its last weights are in .*last"):
+        pretrain(config)
+
+
+def test_training_is_not_judged_on_what_it_learns_from(small_pack, tmp_path):
+    with pytest.raises(UserError, match="validate_split 'validate' is among the train_splits"):
+        pretraining(small_pack, tmp_path / "run", train_splits=("train", "validate"), validate_split="validate")
+
+
 def test_a_run_does_not_go_on_with_other_data(small_pack, tmp_path):
     config = pretraining(small_pack, tmp_path / "run", "mae", epochs=1)
     run = RunFolder(pretrain(config))

@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -39,10 +40,14 @@ def main(words: Sequence[str] | None = None) -> int:
     return guarded(lambda: _run(words))
 
 
+OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory")
+
+
 def guarded(work: Callable[[], None]) -> int:
     """Call `work` with our log on stderr, and turn what a user can mend into one line and an exit code."""
     level = logging.INFO if _is_first() else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("torch").setLevel(logging.WARNING)  # it reports on its caches when a command is stopped
     # threads that spin while they wait make training half as fast on a machine that does something else too, and
     # sleeping costs nothing on an idle one; OpenMP reads this once, when torch is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -61,6 +66,11 @@ def guarded(work: Callable[[], None]) -> int:
         if error.strerror is None:
             raise
         _tell(f"chexmsn: {f'{error.filename}: ' if error.filename else ''}{error.strerror}")
+        return 2
+    except (MemoryError, RuntimeError) as error:  # torch has no type of its own for a CPU that is out of memory
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        _tell("chexmsn: not enough memory: choose a smaller batch_size, image size or network")
         return 2
     return 0
 

@@ -56,7 +56,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial")  # always the same, so that a killed run leaves one at most
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    try:
+        partial.mkdir()
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror}; name another place") from None
     try:
         yield partial
         partial.rename(folder)

@@ -90,7 +90,8 @@ class ProbeConfig:
         check_limits(self, resamples="[1, inf)", batch_size="[1, inf)")
         check_policy(self.labels)
         if (self.encoder_from is None) == (self.encoder is None):
-            raise UserError("a probe needs an encoder: give encoder_from, or encoder for a baseline of random weights")
+            given = "neither" if self.encoder is None else "both"
+            raise UserError(f"a probe takes encoder_from, or encoder for one of random weights, not {given}: give one")
         used = [*self.fit_splits, self.validate_split, self.split]
         if twice := [split for split in used if used.count(split) > 1]:
             raise UserError(f"what is fitted, chosen and tested on must differ, and {twice[0]!r} comes twice")

@@ -234,8 +234,12 @@ def small_side(size: int, patch: int) -> int:
     return max(1, round(size * 3 / 7 / patch)) * patch
 
 
-def check_small_side(kind: str, side: int, patch: int) -> None:
-    """Raises UserError where small views of this kind are not made of whole patches."""
+def check_small_side(kind: str, side: int, patch: int, size: int) -> None:
+    """Raises UserError where small views of this kind are not made of whole patches, or larger than the image."""
+    if side > size:
+        raise UserError(
+            f"the {kind} size must be at most the image size {size}, not {side}: leave it out for 3/7 of it"
+        )
     if side < patch or side % patch:
         raise UserError(
             f"the {kind} size must be a multiple of the patch size {patch}, not {side}: "

@@ -70,7 +70,7 @@ def check_multi_crop(method: str, config: MultiCropConfig, encoder: EncoderConfi
     """Raises UserError where the views of an image of this size are not made of whole patches, or cannot be cut."""
     check_patches(method, 0.0, encoder, size)
     for group in config.plan(size, encoder.patch):
-        check_small_side(group.name, group.size, encoder.patch)
+        check_small_side(group.name, group.size, encoder.patch, size)
 
 
 class MultiCropNetwork(nn.Module):

@@ -235,7 +235,7 @@ class Config:
     def __post_init__(self) -> None:
         check_limits(self, mask_ratio="[0, 1)", random_scale="(0, 1]", focal_scale="(0, 1]", flip="[0, 1]")
         check_limits(self, random_views="[0, inf)", focal_views="[0, inf)", focal_size="[1, inf)")
-        check_limits(self, prototypes="[1, inf)", head_hidden="[1, inf)", head_out="[1, inf)", label_smoothing="[0, 1)")
+        check_limits(self, prototypes="[2, inf)", head_hidden="[1, inf)", head_out="[1, inf)", label_smoothing="[0, 1)")
         check_limits(self, temperature="[0.0001, inf)", sharpening="[0.0001, inf)", sharpening_final="[0.0001, inf)")
         check_limits(self, sinkhorn="[0, inf)", me_max="[0, inf)", entropy="[0, inf)", ema_start="[0, 1]")
         check_limits(self, lr="(0, inf)", lr_start="[0, inf)", lr_final="[0, inf)", clip="(0, inf)")
@@ -301,7 +301,7 @@ class Method(AbstractMethod):
         check_patches("MSN", config.mask_ratio, encoder, size)
         if config.focal_views:
             side = focal_size(config, size, encoder.patch)
-            check_small_side("focal", side, encoder.patch)
+            check_small_side("focal", side, encoder.patch, size)
             check_patches("MSN", config.mask_ratio if config.mask_focal else 0.0, encoder, side)
         most = MOST_PROTOTYPES_PER_ANCHOR * anchors_of(config, batch_size)
         if config.prototypes > most:

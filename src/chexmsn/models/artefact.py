@@ -22,6 +22,7 @@ fields of EncoderConfig), `method`, `findings` (none: an encoder), `readout` (of
 import hashlib
 import pickle
 import shutil
+import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -223,6 +224,8 @@ def preprocessing(config: EncoderConfig) -> dict[str, Any]:
 def _read(path: Path, kind: str) -> _Stored:
     if not path.exists():
         raise UserError(f"there is no {path}: name a run folder, a folder with config.json, or a .ckpt file")
+    if path.suffix == ".safetensors" and path.is_file():
+        return _read_folder(path.parent)  # what the weights are of stands beside them
     if path.is_file():
         return _read_checkpoint(path)
     return _read_folder(_artefact_in(path, kind))
@@ -235,9 +238,7 @@ def _artefact_in(folder: Path, kind: str) -> Path:
         if (place / "config.json").is_file() and any((place / f"{k}.safetensors").is_file() for k in KINDS):
             return place
     checkpoint = folder / "checkpoints" / "last.ckpt"
-    hint = (
-        f"the run is not finished: resume it, or name {checkpoint}" if checkpoint.is_file() else "is it a run folder?"
-    )
+    hint = f"give the run's command again, or name {checkpoint}" if checkpoint.is_file() else "is it a run folder?"
     raise UserError(f"{folder} holds no trained model (no encoder/ or classifier/ with config.json): {hint}")
 
 
@@ -268,6 +269,13 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         raise UserError(f"{file} cannot be read ({_one_line(error)}): restore it or make it anew") from None
 
 
+# what torch's reader may say of bytes that were never meant for it
+_NO_PICKLE = (
+    *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, ImportError),
+    *(MemoryError, struct.error, pickle.UnpicklingError),
+)
+
+
 def read_pickle(file: Path, remedy: str) -> Any:
     """What torch has saved in a file, on the CPU, as far as it is plain values and tensors.
 
@@ -275,7 +283,7 @@ def read_pickle(file: Path, remedy: str) -> Any:
     """
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except _NO_PICKLE as error:
         # what torch says of anything else than weights advises to load it unsafely
         reason = "" if isinstance(error, pickle.UnpicklingError) else f" ({_one_line(error)})"
         raise UserError(f"{file} is not a checkpoint that can be read safely{reason}: {remedy}") from None

@@ -168,4 +168,5 @@ def run_recipe(path: Path, out: Path, variables: Mapping[str, str], only: str | 
         if only in (None, stage.name):
             log.info("[%d/%d] %s (%s)", number, len(stages), stage.name, stage.command)
             run_command(stage.command, stage.values)
-    log.info("%s: done in %.1f minutes, everything is in %s", path.name, (time.monotonic() - started) / 60, out)
+    what = path.name if only is None else f"{path.name}, stage {only}"
+    log.info("%s: done in %.1f minutes, everything is in %s", what, (time.monotonic() - started) / 60, out)

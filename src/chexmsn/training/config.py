@@ -114,6 +114,11 @@ class RunConfig:
                 f"batch_size ({self.batch_size}) must be a multiple of devices x nodes "
                 f"({self.devices} x {self.nodes}): each takes its share"
             )
+        if self.validate_split in self.train_splits:
+            raise UserError(
+                f"validate_split {self.validate_split!r} is among the train_splits, and training cannot be judged on "
+                "what it learns from: choose another, or null for none"
+            )
         if self.patience is not None and self.validate_split is None:
             raise UserError(
                 "early stopping (patience) needs a validation split: give validate_split or leave patience out"

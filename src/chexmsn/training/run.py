@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +26,7 @@ from chexmsn.data.pack import Pack, open_pack
 from chexmsn.data.splits import share_of_patients
 from chexmsn.methods._base import AbstractMethod, Setting
 from chexmsn.metrics.ranking import both_classes
-from chexmsn.models.artefact import fingerprint, load_encoder, provenance_of
+from chexmsn.models.artefact import fingerprint, load_classifier, load_encoder, provenance_of
 from chexmsn.models.encoder import Encoder, EncoderConfig, build_encoder
 from chexmsn.training.callbacks import KeepBest, KeepClassifier, KeepEncoder, StopEarly
 from chexmsn.training.config import EXECUTION, PretrainConfig, RunConfig, TrainConfig
@@ -103,7 +103,7 @@ def _pretrain(config: PretrainConfig) -> Path:
     about = facts(method, images, np.arange(len(images)), on)
     run = first_then_others(lambda: open_run(config.out, "pretraining", asked(config), about))
     if run.finished:
-        return _already(run)
+        return _already(run, load_encoder)
     keep = KeepEncoder(run.path / "encoder", {"pretraining": _summary(run)})
     fit(run, config, loop, feed, [keep, *_patience(config, "validation/loss", "min"), *probe], on)
     return run.path
@@ -149,7 +149,7 @@ def _train(config: TrainConfig) -> Path:
     run = first_then_others(lambda: open_run(config.out, "training", asked(config), about))
     if run.finished:
         copy_curves(config.encoder_from, run)
-        return _already(run)
+        return _already(run, load_classifier)
     keep = (KeepClassifier if validation is None else KeepBest)(run.path / "classifier", _lineage(run, config))
     stop = _patience(config, "validation/macro_auroc", "max")
     fit(run, config, loop, Feed(config, Part(images, rows, targets), validation), [keep, *stop], on)
@@ -254,7 +254,15 @@ def _check_sides(images: Collection, encoder: EncoderConfig) -> None:
         )
 
 
-def _already(run: RunFolder) -> Path:
+def _already(run: RunFolder, read: Callable[[Path], object]) -> Path:
+    """A finished run needs nothing, as long as what it made can be read."""
+    try:
+        read(run.path)
+    except UserError as error:
+        raise UserError(
+            f"{run.path} is finished and what it made is damaged ({error}): its last weights are in {run.checkpoint}; "
+            "name that file instead, or remove the folder to train anew"
+        ) from None
     log.info("%s is finished: nothing to do", run.path)
     return run.path
 

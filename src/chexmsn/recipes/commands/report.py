@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chexmsn.core.limits import check_limits
 from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, dataclass_parser
 from chexmsn.report.build import build_report
 
@@ -40,6 +41,9 @@ class Config:
     note: str | None = None
     examples: int = 0
     pack: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_limits(self, examples="[0, inf)")
 
 
 def parser(values: Mapping[str, Any]) -> ArgumentParser:
