@@ -3,7 +3,9 @@
 import subprocess
 import sys
 from dataclasses import replace
+from unittest import mock
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,9 +13,12 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 import runs
 from chexmsn.core.errors import UserError
+from chexmsn.data.collection import Collection
+from chexmsn.data.pack import open_pack
 from chexmsn.models.artefact import load_encoder
 from chexmsn.models.encoder import EncoderConfig
 from chexmsn.recipes.recipe import check_recipe
+from chexmsn.training.engine import Feed, Part
 from chexmsn.training.processes import check_layout, launcher
 from chexmsn.training.run import pretrain, train
 from chexmsn.training.run_folder import RunFolder
@@ -65,6 +70,16 @@ def test_a_run_goes_on_on_another_number_of_devices(before, after, alone, small_
     assert not RunFolder(tmp_path / "run").finished
     do(pretrain, after)
     check_same_run(alone, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("targets", "batch_size"), [(None, 16), (np.zeros((200, 1), np.float32), 8)])
+def test_a_process_validates_all_images_in_batches_that_it_has_room_for(targets, batch_size, small_pack, tmp_path):
+    images = Collection([open_pack(small_pack)], ("train",))
+    part = Part.whole(images, None if targets is None else targets[: len(images)])
+    feed = Feed(runs.pretraining(small_pack, tmp_path / "run", devices=2), part, part)
+    feed.trainer = mock.Mock(world_size=2, strategy=mock.Mock(root_device=torch.device("cpu")))
+    sizes = [len(batch.keys) for batch in feed.val_dataloader()]
+    assert max(sizes) == batch_size and sum(sizes) == len(images)
 
 
 # --- how they are started

@@ -24,7 +24,7 @@ from chexmsn.training.config import HealthConfig, PretrainConfig, ProbeConfig
 from chexmsn.training.health import FeatureBank
 from chexmsn.training.meter import LAG, Means, Meter
 from chexmsn.training.probe import epochs_between, features, labelled
-from chexmsn.training.run import pretrain
+from chexmsn.training.run import _probe, pretrain
 from chexmsn.training.run_folder import RunFolder
 from chexmsn.training.symptoms import RULES, Course, not_finite
 
@@ -365,6 +365,13 @@ def test_the_probe_looks_as_evaluation_does_and_leaves_the_encoder_as_it_was(ima
     assert torch.equal(first, second) and first.shape == (70, encoder.width)
     assert torch.equal(torch.get_rng_state(), state)
     assert {name: module.training for name, module in encoder.named_modules()} == before
+
+
+def test_on_several_devices_the_probe_costs_the_same_share(small_pack, images, tmp_path):
+    config = pretraining(small_pack, tmp_path / "run", epochs=400, probe=ProbeConfig(images=60))
+    every = [_probe(replace(config, devices=devices), images)[0].every for devices in (1, 2)]
+    probed = sum(map(len, (labelled(images, config.probe, 0).bank, labelled(images, config.probe, 0).queries)))
+    assert every == [math.ceil(40 * probed / (len(images) // devices)) for devices in (1, 2)]
 
 
 def test_the_probe_is_as_rare_as_it_has_to_be_to_be_cheap():

@@ -94,19 +94,25 @@ class Feed(L.LightningDataModule):
         self.validation = validation
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        process = {"process": self.trainer.global_rank, "processes": self.trainer.world_size}
+        how = {"batch_size": self.config.batch_size, "process": self.trainer.global_rank}
         first = self.trainer.global_step % (len(self.training.rows) // self.config.batch_size)  # within its epoch
         order = {"epoch": self.trainer.current_epoch, "shuffle": True, "drop_last": True, "first": first}
-        return self._loader(self.training, **order, **process)
+        return self._loader(self.training, **order, **how, processes=self.trainer.world_size)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Every process sees the whole validation split: it is small, and nothing has to be gathered."""
-        return self._loader(self.validation, epoch=0, shuffle=False, drop_last=False)
+        """Every process sees the whole validation split: it is small, and nothing has to be gathered.
+
+        A loss of pretraining is one of a batch, so batches are the global ones of training (without gradients they fit
+        where a process's share with them does). A classifier answers image by image: a share is enough at a time.
+        """
+        shares = 1 if self.validation.targets is None else self.trainer.world_size
+        batch_size = self.config.batch_size // shares
+        return self._loader(self.validation, epoch=0, shuffle=False, drop_last=False, batch_size=batch_size)
 
     def _loader(self, part: Part, **how: Any) -> DataLoader[Batch]:
         c = self.config
         pin_memory = c.pin_memory and self.trainer.strategy.root_device.type == "cuda"  # there is nothing to copy to
-        return loader(*part, batch_size=c.batch_size, seed=c.seed, workers=c.workers, pin_memory=pin_memory, **how)
+        return loader(*part, seed=c.seed, workers=c.workers, pin_memory=pin_memory, **how)
 
 
 def fit(run: RunFolder, config: RunConfig, loop: Loop, feed: Feed, callbacks: Sequence[Callback], on: RunsOn) -> None:

@@ -78,6 +78,8 @@ def enough_of_both(labels: Float32[np.ndarray, "N C"]) -> Bool[np.ndarray, "C"]:
 def epochs_between(config: ProbeConfig, probed: int, trained_per_epoch: int) -> int:
     """How many epochs lie between two looks: as asked for, or as many as make them cheap.
 
+    Images are counted by process: of several each trains on its share, and probes all.
+
     >>> epochs_between(ProbeConfig(), 512, 200_000), epochs_between(ProbeConfig(), 512, 5_000)
     (1, 5)
     """

@@ -299,7 +299,7 @@ def _probe(config: PretrainConfig, images: Collection) -> list[Callback]:
     if chosen is None:
         return []
     sides = (len(chosen.queries), len(chosen.bank))
-    every = epochs_between(config.probe, sum(sides), len(images))
+    every = epochs_between(config.probe, sum(sides), len(images) // (config.devices * config.nodes))
     if every > config.epochs:
         return []
     log.info("online probe: %d images by their neighbours among %d others, every %d epochs", *sides, every)
