@@ -1,8 +1,11 @@
 """Runs on more than one device, from the outside: how they start, what they leave, how they fail."""
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -18,6 +21,7 @@ from chexmsn.data.pack import open_pack
 from chexmsn.models.artefact import load_encoder
 from chexmsn.models.encoder import EncoderConfig
 from chexmsn.recipes.recipe import check_recipe
+from chexmsn.training import devices
 from chexmsn.training.engine import Feed, Part
 from chexmsn.training.processes import check_layout, launcher
 from chexmsn.training.run import pretrain, train
@@ -184,6 +188,30 @@ def test_of_several_that_fail_one_tells(small_pack, tmp_path, two_processes):
     config = runs.pretraining(small_pack, tmp_path / "run", devices=2)
     endings = two_processes.as_torchrun(runs.outcome, runs.fails_everywhere, config)
     assert sum("nobody can go on" in f"{code} {told}" for _, code, told in endings) == 1
+
+
+class Hanging(BaseProcess):
+    """A process that does not end by itself, or one that ends after so many seconds."""
+
+    def __init__(self, clock, ends_after=math.inf):
+        self.clock, self.ends_after, self.killed_at = clock, ends_after, None
+
+    def join(self, timeout=0.0):
+        self.clock[0] += min(timeout, max(0.0, self.ends_after - self.clock[0]))
+
+    def kill(self):
+        self.killed_at = self.clock[0]
+
+
+def test_processes_that_hang_have_one_grace_together(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(devices, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    hanging = [Hanging(clock), Hanging(clock, ends_after=5.0), Hanging(clock)]
+    devices._end(hanging)
+    assert [process.killed_at for process in hanging] == [devices.GRACE] * 3
+    clock[0], soon = 0.0, [Hanging(clock, ends_after=5.0), Hanging(clock, ends_after=7.0)]
+    devices._end(soon)
+    assert clock == [7.0]
 
 
 # --- a network divided over devices

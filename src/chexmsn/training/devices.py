@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 Work = Callable[[Any], Path]
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-GRACE = 120.0  # seconds in which processes whose companion ended may still write what they have
+GRACE = 120.0  # seconds in which all processes whose companion ended may still write what they have
 
 
 def on_all_devices(work: Work, config: RunConfig) -> Path:
@@ -116,8 +117,9 @@ def _wait(processes: Sequence[BaseProcess], when_one_fails: Callable[[], object]
 
 
 def _end(processes: Iterable[BaseProcess]) -> None:
+    deadline = time.monotonic() + GRACE
     for process in processes:
-        process.join(GRACE)
+        process.join(max(0.0, deadline - time.monotonic()))
         process.kill()
         process.join()
 
