@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,6 @@ log = logging.getLogger(__name__)
 @dataclass
 class Checkpoints:
     """The newest checkpoint of a run and the one before it, should the newest come to harm.
-
-    A checkpoint is a file, or a folder where several processes write a part of it each.
 
     Attributes:
         last: where the newest lies; the one before it lies beside it.
@@ -62,25 +59,23 @@ class Checkpoints:
 
     def tidy(self) -> None:
         """Remove what a killed process left of a checkpoint."""
-        _remove(self.partial)
+        self.partial.unlink(missing_ok=True)
 
     def accept(self) -> None:
         """Take what is written to `partial` as the newest; a kill at any moment leaves a whole one to `find`."""
-        for place in (*self.partial.rglob("*"), self.partial):
-            _to_disk(place)
+        _to_disk(self.partial)
         if self.good == self.last:
-            _remove(self.previous)
+            self.previous.unlink(missing_ok=True)
             self.last.replace(self.previous)
         else:  # there is none, or it is damaged and `previous` is the good one
-            _remove(self.last)
+            self.last.unlink(missing_ok=True)
         self.partial.replace(self.last)
         _to_disk(self.last.parent)
         self.good = self.last
 
 
-def description(path: Path) -> dict[str, Any]:
+def description(file: Path) -> dict[str, Any]:
     """The `hyper_parameters` of a whole checkpoint. Raises UserError, without a remedy, for anything else."""
-    file = path / "meta.pt" if path.is_dir() else path  # Lightning's place for all that is not divided
     try:
         with zipfile.ZipFile(file) as archive:
             harmed = archive.testzip()  # torch writes checksums but does not compare them
@@ -115,10 +110,3 @@ def _to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
