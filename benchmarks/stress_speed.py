@@ -72,9 +72,7 @@ def main() -> None:
     images = view(pixels, model)
     known = Known(saliency=images)
     making = {c: timed(lambda c=c: degrade(images, c, draws, model, 0.5, known)) for c in chosen(["extended"])}
-    shares = {
-        c.severity: degrade(images, c, draws, model, 0.5).kept for c in chosen(["tokens-removed"])
-    }
+    shares = {c.severity: degrade(images, c, draws, model, 0.5).kept for c in chosen(["tokens-removed"])}
     passing = {share: timed(lambda kept=kept: model.scores(images, kept)) for share, kept in shares.items()}
     told = {
         "machine": f"{platform.processor() or platform.machine()}, {device}, {torch.get_num_threads()} threads",
