@@ -13,10 +13,11 @@ from chexmsn.methods import msn
 from chexmsn.methods._base import AbstractMethod, Setting
 from chexmsn.models.batch_norm import BatchNorm1d, BatchNorm2d
 from chexmsn.models.encoder import EncoderConfig, build_encoder
+from chexmsn.training.loop import PretrainingLoop
 from chexmsn.training.optimiser import build_optimiser
 from chexmsn.training.sharding import full, shard
 from chexmsn.views import make_views
-from steps import take_step
+from steps import some_batch, take_step
 from test_methods import FINDINGS, config_of
 
 KEYS = keys_of("abcdef")
@@ -75,6 +76,16 @@ def train_divided(rank: int, processes: int, name: str, options: dict | None = N
         return take_steps(method, Loss(method), rank, processes, steps=2)
 
 
+def validate(rank: int, processes: int, name: str) -> torch.Tensor:
+    """The validation loss of a batch that every process has the whole of, as the loop computes it."""
+    loop = PretrainingLoop(build(name, "vit_micro", {}).float(), seed=0, steps_per_epoch=5, epochs=2, identity={})
+    logged = []
+    loop.log = lambda _, value, **how: logged.append(value)
+    with torch.no_grad():
+        loop.eval().validation_step(some_batch(len(KEYS)), 0)
+    return logged[0]
+
+
 def take_steps(method: AbstractMethod, module: Loss, rank: int, processes: int, steps: int) -> dict:
     """Every loss, the gradients of the first step with their norm, all weights and buffers in the end."""
     optimiser = build_optimiser(method.optimiser())
@@ -100,7 +111,7 @@ def msn_loss(rank: int, processes: int) -> tuple:
     prototypes.requires_grad_()
     logs = msn.log_assignments(anchors[mine], prototypes, 0.1)
     wanted = msn.target_assignments(targets[mine], prototypes)
-    loss = msn.cross_entropy(logs, wanted) + msn.divergence_from_uniform(msn.mean_assignment(logs))
+    loss = msn.cross_entropy(logs, wanted) + msn.divergence_from_uniform(msn.mean_assignment(logs.exp()))
     loss.backward()
     return wanted, loss.detach(), prototypes.grad
 

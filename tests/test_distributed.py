@@ -40,6 +40,13 @@ def test_two_processes_take_the_steps_of_one(name, two_processes):
 
 
 @pytest.mark.parametrize("name", PRETRAINING)
+def test_two_processes_have_the_validation_loss_of_one(name, two_processes):
+    one = shares.validate(0, 1, name)
+    for loss in two_processes.everywhere(shares.validate, name):
+        torch.testing.assert_close(loss, one)
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
 def test_processes_that_divide_the_network_take_the_steps_of_one(name, two_processes):
     check_same_steps(two_processes.everywhere(shares.train_divided, name), shares.train(0, 1, name))
 

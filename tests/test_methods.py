@@ -10,7 +10,7 @@ from chexmsn.core.draws import Draws, keys_of
 from chexmsn.core.errors import UserError
 from chexmsn.core.lookup import load, names
 from chexmsn.corruptions import CorruptionPlan
-from chexmsn.methods._base import AbstractMethod, Setting
+from chexmsn.methods._base import AbstractMethod, MethodConfig, Setting
 from chexmsn.models.classifier import Classifier
 from chexmsn.models.encoder import Encoder, EncoderConfig, build_encoder
 from chexmsn.training.optimiser import build_optimiser
@@ -89,6 +89,18 @@ def test_names_its_paper_and_documents_its_options(name):
     undocumented = [f.name for f in dataclasses.fields(module.Config) if f"{f.name}:" not in documentation]
     assert not undocumented
     assert issubclass(module.Method, AbstractMethod)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_has_the_options_that_every_method_has(name):
+    module = load("chexmsn.methods", name)
+    assert issubclass(module.Config, MethodConfig)
+    options = {field.name for field in dataclasses.fields(module.Config)}
+    assert module.Method.uses_mask_ratio == ("mask_ratio" in options)
+    with pytest.raises(UserError, match="warmup_share must lie in"):
+        config_of(name, warmup_share=0.0)
+    with pytest.raises(UserError, match="warmup_epochs must be at least 0"):
+        config_of(name, warmup_epochs=-1.0)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -179,9 +191,11 @@ def test_hands_on_what_its_kind_promises(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_training_can_be_corrupted_and_says_so(name):
     clean, noisy = build(name), build(name, corruption=NOISE)
-    dropped = ["tokens-removed"] if clean.uses_mask_ratio and clean.config.mask_ratio > 0 else []
-    assert [seen["corruption"] for seen in clean.corruptions_seen()] == dropped
-    assert [seen["corruption"] for seen in noisy.corruptions_seen()] == ["gaussian-noise", *dropped]
+    seen = ["tokens-removed"] if clean.uses_mask_ratio and clean.config.mask_ratio > 0 else []
+    seen += [entry["corruption"] for group in clean.views() for entry in group.corruptions()]
+    assert [entry["corruption"] for entry in clean.corruptions_seen()] == seen
+    assert [entry["corruption"] for entry in noisy.corruptions_seen()] == ["gaussian-noise", *seen]
+    assert set(seen) <= {"tokens-removed", *names("chexmsn.corruptions")}
     changed = [
         [not torch.equal(a, b) for (a, _), (b, _) in zip(before, after, strict=True)]
         for before, after in zip(what_encoders_see(clean), what_encoders_see(noisy), strict=True)

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from chexmsn.core.errors import UserError
+from chexmsn.core.lookup import names
 from chexmsn.core.schedules import Constant, Cosine, WarmupCosine
 from chexmsn.methods import fine_tune, linear_probe, mae, msn, simsiam, supervised
 from chexmsn.methods._base import Setting
 from chexmsn.methods._classifier import masked_bce
 from chexmsn.models.encoder import EncoderConfig, build_encoder
-from chexmsn.views import Affine, Blur
+from chexmsn.views import Affine, Blur, Jitter, ViewGroup
 from test_methods import FINDINGS, build, config_of, parameters, schedule_of, step_of, what_encoders_see
 
 seeds = st.integers(0, 2**32 - 1)
@@ -168,6 +169,18 @@ def test_blurred_views_count_as_a_corruption_seen(name):
     assert blurred - sharp == {"gaussian-blur"}
 
 
+def test_every_change_of_views_counts_as_the_corruption_it_is():
+    changes = {"affine": Affine(), "jitter": Jitter(gamma=0.2), "blur": Blur()}
+    seen = [entry["corruption"] for entry in ViewGroup(name="all", count=1, size=32, **changes).corruptions()]
+    assert seen == ["flip", "rotation", "scale", "shift", "brightness", "contrast", "gamma", "gaussian-blur"]
+    assert set(seen) <= set(names("chexmsn.corruptions"))
+
+
+def test_a_change_of_nothing_is_none():
+    still = {"affine": Affine(rotate=0.0, scale=(1.0, 1.0), shift=0.0), "jitter": Jitter(probability=0.0)}
+    assert ViewGroup(name="still", count=1, size=32, flip=0.0, blur=Blur(probability=0.0), **still).corruptions() == []
+
+
 # --- MAE
 
 
@@ -247,6 +260,20 @@ def test_lower_layers_learn_more_slowly_where_asked_for():
     groups = build("fine-tune", layer_decay=0.5).optimiser().groups
     assert sorted({group.lr_scale for group in groups}) == [0.5**power for power in range(7, -1, -1)]
     assert {group.lr_scale for group in build("fine-tune").optimiser().groups} == {1.0}
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.999])
+def test_fine_tuning_decays_neither_class_token_nor_positions(layer_decay):
+    method = build("fine-tune", layer_decay=layer_decay)
+    name_of = {id(p): name for name, p in method.named_parameters()}
+    decayed = {name_of[id(p)] for group in method.optimiser().groups if group.weight_decay for p in group.params}
+    assert "classifier.encoder.vit.blocks.0.attn.qkv.weight" in decayed
+    assert not any(name.endswith(("cls_token", "pos_embed", "bias")) for name in decayed)
+
+
+def test_a_cnn_is_fine_tuned_at_one_rate():
+    groups = build("fine-tune", encoder="resnet18").optimiser().groups
+    assert [(group.lr_scale, group.weight_decay) for group in groups] == [(1.0, True), (1.0, False)]
 
 
 def test_a_classifier_knows_its_findings():

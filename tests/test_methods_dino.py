@@ -1,6 +1,7 @@
 """DINO: the authors' numbers by the functions that training calls, and what single parts promise."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -261,6 +262,17 @@ def test_a_view_is_not_compared_with_itself():
     logs = torch.stack([teacher[1], teacher[0]]).mul(50).log_softmax(-1)
     assert dino.distillation_loss(logs, teacher) < 1e-6  # each student's view says what the other teacher's view says
     assert dino.distillation_loss(logs.flip(0), teacher) > 40
+
+
+def test_outputs_in_use_are_counted_as_prototypes_are():
+    method, student = small_dino(), torch.zeros(3, 8, 8)
+    apart = 5 * torch.eye(8).expand(2, 8, 8)  # two views of eight images, each image at an output of its own
+    spread, collapsed = (method.loss(student, teacher, 0.04).log for teacher in (apart, apart[:, :1].expand(2, 8, 8)))
+    assert (spread["prototypes_used"], collapsed["prototypes_used"]) == (8, 1)
+    assert spread["prototype_entropy"].item() == pytest.approx(math.log(8), abs=1e-3)
+    assert collapsed["prototype_entropy"] < 1e-3
+    agree = method.loss(apart[[0, 1, 0]], apart, 0.04).log["prototype_agreement"]
+    assert agree == 1 and spread["prototype_agreement"] == 1 / 8
 
 
 def test_centring_and_sharpening_work_against_each_other():

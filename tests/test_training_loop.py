@@ -1,11 +1,13 @@
 """The loop: what it asks of a method, when, and with which values. Its numbers are in `test_methods_golden`."""
 
+import logging
 from itertools import pairwise
 
 import pytest
 from lightning.pytorch.callbacks import Callback
 
 from chexmsn.training import loop as loops
+from chexmsn.training.engine import lightning_told_once
 from steps import run_through, some_batch
 from test_methods import build
 
@@ -59,6 +61,22 @@ def test_a_step_asks_everything_once_in_order_with_the_values_of_its_step(name, 
             ("after_step", values),
         ]
     assert heard.events == wanted
+
+
+def test_a_method_describes_its_optimiser_once(monkeypatch):
+    method, described = build("msn"), []
+    optimiser = method.optimiser
+    monkeypatch.setattr(method, "optimiser", lambda: (described.append(True), optimiser())[1])
+    run_through(method, [some_batch(4)] * STEPS, 1, [])
+    assert len(described) == 1
+
+
+def test_lightning_is_quiet_for_as_long_as_a_run():
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    before = [logger.level for logger in loggers]
+    with lightning_told_once():
+        assert [logger.level for logger in loggers] == [logging.WARNING] * 2
+    assert [logger.level for logger in loggers] == before != [logging.WARNING] * 2
 
 
 def test_a_run_freezes_what_its_method_freezes():

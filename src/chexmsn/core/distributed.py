@@ -1,6 +1,8 @@
 """What processes that share a batch tell each other. With one process nothing is said and nothing costs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
@@ -9,16 +11,36 @@ from jaxtyping import Float
 from torch import Tensor
 
 T = TypeVar("T")
+_each_for_itself = ContextVar("each for itself", default=False)
 
 
 def processes() -> int:
     """How many processes share the batch."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _in_a_group() and not _each_for_itself.get() else 1
+
+
+@contextmanager
+def each_for_itself() -> Iterator[None]:
+    """Here every process has the whole batch, as in validation: `processes()` is 1, and nothing is said.
+
+    >>> with each_for_itself():
+    ...     processes()
+    1
+    """
+    before = _each_for_itself.set(True)
+    try:
+        yield
+    finally:
+        _each_for_itself.reset(before)
 
 
 def is_first() -> bool:
-    """Whether this process is the first of those that share the batch: the one that speaks and writes."""
-    return processes() == 1 or dist.get_rank() == 0
+    """Whether this process is the first of its group: the one that speaks and writes."""
+    return not _in_a_group() or dist.get_rank() == 0
+
+
+def _in_a_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 @torch.no_grad()

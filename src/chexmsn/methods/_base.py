@@ -3,7 +3,6 @@
 A method owns its networks, its equations and its schedules, and knows nothing of loops, devices or files.
 """
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch.nn import functional
 
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
+from chexmsn.core.limits import check_limits
 from chexmsn.core.schedules import Schedule
 from chexmsn.core.shapes import Images, Labels
 from chexmsn.corruptions import CorruptionPlan, corrupt_for_training, kept_count
@@ -101,6 +101,26 @@ class Optimiser:
     clip_each: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """Options that a run looks for in every method's configuration, which sets defaults of its own.
+
+    A method with `uses_mask_ratio` has a `mask_ratio` besides: the share of the patches that training drops, in [0, 1).
+
+    Attributes:
+        warmup_epochs: length of the learning rate's warm-up.
+        warmup_share: the warm-up takes at most this share of the run.
+        corruption: what anchors (a classifier's inputs) are corrupted with while training.
+    """
+
+    warmup_epochs: float = 0.0
+    warmup_share: float = 0.1
+    corruption: CorruptionPlan | None = None
+
+    def __post_init__(self) -> None:
+        check_limits(self, warmup_epochs="[0, inf)", warmup_share="(0, 1]")
+
+
 class AbstractMethod(nn.Module, ABC):
     """A way to train a network.
 
@@ -115,7 +135,7 @@ class AbstractMethod(nn.Module, ABC):
     kind: ClassVar[Literal["pretraining", "classifier"]]
     uses_mask_ratio: ClassVar[bool]
     needs_pretraining: ClassVar[bool] = False
-    config: Any
+    config: MethodConfig
 
     @classmethod
     def check(cls, config: Any, encoder: EncoderConfig, size: int, batch_size: int) -> None:
@@ -130,20 +150,24 @@ class AbstractMethod(nn.Module, ABC):
         return self.config.corruption
 
     def corruptions_seen(self) -> list[dict[str, object]]:
-        """Every corruption that training shows, ready for JSON: those asked for, dropped patches, blurred views."""
+        """Every corruption that training shows, ready for JSON: those asked for, dropped patches, changes of views."""
         plan = self.corruption()
         seen = [] if plan is None else plan.describe()
         if self.uses_mask_ratio and self.config.mask_ratio > 0:
             seen.append({"corruption": "tokens-removed", "share": self.config.mask_ratio})
-        for group in self.views():
-            if group.blur:
-                seen.append({"corruption": "gaussian-blur", "views": group.name, **dataclasses.asdict(group.blur)})
-        return seen
+        return seen + [entry for group in self.views() for entry in group.corruptions()]
 
     def corrupted(self, images: Images, draws: Draws) -> Images:
         """The images as training shows them: corrupted where that was asked for. `draws` has a key per image."""
         plan = self.corruption()
         return images if plan is None else corrupt_for_training(images, plan, draws)
+
+    def corrupted_views(self, plan: ViewPlan, views: Views, draws: Draws) -> Views:
+        """The views of these groups as training shows them. `draws` has a key per image, each view its own draws."""
+        return [
+            self.corrupted(images, per_view(draws, f"corruption-{group.name}", group.count))
+            for group, images in zip(plan, views, strict=True)
+        ]
 
     @abstractmethod
     def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:

@@ -17,6 +17,7 @@ from chexmsn.core.shapes import Kept, Labels
 from chexmsn.corruptions import CorruptionPlan, kept_patches
 from chexmsn.methods._base import (
     AbstractMethod,
+    MethodConfig,
     Optimiser,
     ParameterGroup,
     Setting,
@@ -65,7 +66,7 @@ def positive_weights(positives: tuple[float, ...]) -> Float[Tensor, "C"]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
+class ClassifierConfig(MethodConfig):
     """Options every classifier has.
 
     Attributes:
@@ -78,7 +79,6 @@ class ClassifierConfig:
         lr: largest learning rate.
         lr_final: where its cosine ends.
         warmup_epochs: length of the warm-up from 0.
-        warmup_share: the warm-up takes at most this share of the run.
         weight_decay: not applied to biases and one-dimensional parameters.
         corruption: what inputs are corrupted with while training.
     """
@@ -92,14 +92,13 @@ class ClassifierConfig:
     lr: float = 1e-4
     lr_final: float = 0.0
     warmup_epochs: float = 5.0
-    warmup_share: float = 0.1
     weight_decay: float = 0.05
     corruption: CorruptionPlan | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_limits(self, mask_ratio="[0, 1)", scale="(0, 1]", flip="[0, 1]")
         check_limits(self, lr="(0, inf)", lr_final="[0, inf)", weight_decay="[0, inf)")
-        check_limits(self, warmup_epochs="[0, inf)", warmup_share="(0, 1]")
 
 
 class AbstractClassifierMethod(AbstractMethod):

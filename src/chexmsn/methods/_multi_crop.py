@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
 from chexmsn.corruptions import CorruptionPlan
-from chexmsn.methods._base import check_patches, check_small_side, small_side
+from chexmsn.methods._base import MethodConfig, check_patches, check_small_side, small_side
 from chexmsn.models.encoder import Encoder, EncoderConfig
 from chexmsn.views import Blur, Jitter, ViewGroup, ViewPlan
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiCropConfig:
+class MultiCropConfig(MethodConfig):
     """Which views are cut from an image.
 
     Attributes:
@@ -42,6 +42,7 @@ class MultiCropConfig:
     corruption: CorruptionPlan | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_limits(self, global_views="[1, inf)", local_views="[0, inf)", local_size="[1, inf)")
         check_limits(self, global_scale="(0, 1]", local_scale="(0, 1]", flip="[0, 1]")
         if self.global_views + self.local_views < 2:

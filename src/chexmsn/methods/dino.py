@@ -44,10 +44,10 @@ from chexmsn.methods._base import (
     at_least_float32,
     ema_update,
     parameter_groups,
-    per_view,
 )
 from chexmsn.methods._distributed import mean_over_processes
 from chexmsn.methods._multi_crop import MultiCropConfig, MultiCropNetwork, check_multi_crop
+from chexmsn.methods._prototypes import mean_assignment, prototypes_used, same_prototype
 from chexmsn.models.encoder import Encoder, EncoderConfig, with_drop_path
 from chexmsn.models.heads import DINOHead
 from chexmsn.views import ViewPlan
@@ -99,7 +99,6 @@ class Config(MultiCropConfig):
         base_lr: learning rate per 256 images.
         lr_final: where the cosine ends.
         warmup_epochs: length of the learning rate's warm-up from 0.
-        warmup_share: that warm-up takes at most this share of the run.
         weight_decay: at the start.
         weight_decay_final: where its cosine ends; constant when empty.
         clip: largest gradient norm of each parameter tensor; off when empty.
@@ -121,7 +120,6 @@ class Config(MultiCropConfig):
     base_lr: float = 5e-4
     lr_final: float = 1e-6
     warmup_epochs: float = 10.0
-    warmup_share: float = 0.1
     weight_decay: float = 0.04
     weight_decay_final: float | None = 0.4
     clip: float | None = 3.0
@@ -131,8 +129,8 @@ class Config(MultiCropConfig):
         temperatures = ("temperature", "teacher_temperature", "teacher_temperature_start")
         check_limits(self, **dict.fromkeys(temperatures, "[0.0001, inf)"))
         check_limits(self, **dict.fromkeys(("head_hidden", "head_bottleneck", "lr", "base_lr", "clip"), "(0, inf)"))
-        check_limits(self, centre_momentum="[0, 1]", ema_start="[0, 1]", warmup_share="(0, 1]")
-        not_negative = ("freeze_last_layer", "teacher_warmup_epochs", "warmup_epochs", "lr_final", "weight_decay")
+        check_limits(self, centre_momentum="[0, 1]", ema_start="[0, 1]")
+        not_negative = ("freeze_last_layer", "teacher_warmup_epochs", "lr_final", "weight_decay")
         check_limits(self, **dict.fromkeys((*not_negative, "weight_decay_final"), "[0, inf)"))
         check_limits(self, drop_path="[0, 1)", outputs="[2, inf)")
 
@@ -182,12 +180,7 @@ class Method(AbstractMethod):
         self, views: Views, draws: Draws
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "V B K"], Float[Tensor, "T B K"]]:
         """The teacher's features of one view per image, the student's outputs and the teacher's."""
-        _, student = self.student(
-            [
-                self.corrupted(images, per_view(draws, f"corruption-{group.name}", group.count))
-                for group, images in zip(self.views(), views, strict=True)
-            ]
-        )
+        _, student = self.student(self.corrupted_views(self.views(), views, draws))
         with torch.no_grad():
             features, teacher = self.teacher(views[:1])
         batch = len(draws.keys)
@@ -204,7 +197,11 @@ class Method(AbstractMethod):
         """The loss of outputs, views first; the student's first T views are the teacher's."""
         wanted = teacher_probabilities(teacher, self.centre, temperature)
         logs = functional.log_softmax(student / self.config.temperature, dim=-1)
+        given = wanted.flatten(0, 1)
         numbers = {
+            "prototypes_used": prototypes_used(given),
+            "prototype_entropy": torch.special.entr(mean_assignment(given)).sum(),
+            "prototype_agreement": same_prototype(logs.flatten(0, 1), wanted[0]),
             "teacher_entropy": torch.special.entr(wanted).sum(-1).mean(),
             "student_entropy": torch.special.entr(logs.detach().exp()).sum(-1).mean(),
             "agreement": agreement(student.flatten(0, 1), teacher[0]),

@@ -43,10 +43,10 @@ def layer_groups(module: nn.Module, depth: int, decay: float) -> list[ParameterG
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             shrinks = decays(name, parameter) and not name.endswith(("cls_token", "pos_embed"))
-            groups[layer_of(name, depth), shrinks].append(parameter)
+            groups[decay ** (depth + 1 - layer_of(name, depth)), shrinks].append(parameter)
     return [
-        ParameterGroup(params=params, weight_decay=shrinks, lr_scale=decay ** (depth + 1 - layer))
-        for (layer, shrinks), params in groups.items()
+        ParameterGroup(params=params, weight_decay=shrinks, lr_scale=scale)
+        for (scale, shrinks), params in groups.items()
     ]
 
 
@@ -77,7 +77,7 @@ class Method(AbstractClassifierMethod):
             raise UserError(f"layer decay follows the blocks of a transformer, which {encoder.name} lacks: set it to 1")
 
     def groups(self) -> list[ParameterGroup]:
-        if self.config.layer_decay == 1:
+        name = self.classifier.encoder.config.name
+        if name not in VIT_SIZES:
             return super().groups()
-        depth = VIT_SIZES[self.classifier.encoder.config.name].depth
-        return layer_groups(self.classifier, depth, self.config.layer_decay)
+        return layer_groups(self.classifier, VIT_SIZES[name].depth, self.config.layer_decay)

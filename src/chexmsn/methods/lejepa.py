@@ -47,7 +47,6 @@ from chexmsn.methods._base import (
     at_least_float32,
     check_batch,
     parameter_groups,
-    per_view,
 )
 from chexmsn.methods._distributed import mean_over_processes
 from chexmsn.methods._multi_crop import MultiCropConfig, MultiCropNetwork, check_multi_crop
@@ -103,7 +102,6 @@ class Config(MultiCropConfig):
         lr: largest learning rate.
         lr_final: where the cosine ends; a thousandth of `lr` when empty.
         warmup_epochs: length of the warm-up from 0.
-        warmup_share: the warm-up takes at most this share of the run.
         weight_decay: on weights, not on biases and other vectors.
     """
 
@@ -118,14 +116,13 @@ class Config(MultiCropConfig):
     lr: float = 5e-4
     lr_final: float | None = None
     warmup_epochs: float = 10.0
-    warmup_share: float = 0.1
     weight_decay: float = 0.05
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_limits(self, **dict.fromkeys(("integration_limit", "head_hidden", "head_out", "lr"), "(0, inf)"))
-        check_limits(self, trade_off="(0, 1)", slices="[1, inf)", integration_points="[3, inf)", warmup_share="[0, 1]")
-        check_limits(self, **dict.fromkeys(("lr_final", "warmup_epochs", "weight_decay"), "[0, inf)"))
+        check_limits(self, trade_off="(0, 1)", slices="[1, inf)", integration_points="[3, inf)")
+        check_limits(self, **dict.fromkeys(("lr_final", "weight_decay"), "[0, inf)"))
         if self.integration_points % 2 == 0:
             raise UserError(
                 f"integration_points must be odd, so that one lies at 0, not {self.integration_points}: 17 is usual"
@@ -154,12 +151,7 @@ class Method(AbstractMethod):
         return self.config.plan(self.setting.size, self.network.encoder.config.patch)
 
     def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
-        pooled, embeddings = self.network(
-            [
-                self.corrupted(images, per_view(draws, f"corruption-{group.name}", group.count))
-                for group, images in zip(self.views(), views, strict=True)
-            ]
-        )
+        pooled, embeddings = self.network(self.corrupted_views(self.views(), views, draws))
         batch = len(draws.keys)
         with torch.autocast(embeddings.device.type, enabled=False):
             step = self._loss(at_least_float32(embeddings).unflatten(0, (-1, batch)), draws)

@@ -33,6 +33,7 @@ from chexmsn.core.shapes import Images, Kept, Labels
 from chexmsn.corruptions import CorruptionPlan, kept_count, kept_patches
 from chexmsn.methods._base import (
     AbstractMethod,
+    MethodConfig,
     Optimiser,
     Setting,
     Step,
@@ -132,7 +133,7 @@ def _xavier(module: nn.Module) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(MethodConfig):
     """Options of MAE; the defaults are those of the authors' pretraining command.
 
     Attributes:
@@ -145,7 +146,6 @@ class Config:
         lr: largest learning rate; `blr` times batch size / 256 when empty.
         blr: learning rate per 256 images.
         warmup_epochs: length of the warm-up from 0.
-        warmup_share: the warm-up takes at most this share of the run.
         weight_decay: not applied to biases and one-dimensional parameters.
         corruption: what the encoder's input is corrupted with; what it has to paint stays clean.
     """
@@ -159,14 +159,14 @@ class Config:
     lr: float | None = None
     blr: float = 1.5e-4
     warmup_epochs: float = 40.0
-    warmup_share: float = 0.1
     weight_decay: float = 0.05
     corruption: CorruptionPlan | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_limits(self, mask_ratio="[0, 1)", scale="(0, 1]", flip="[0, 1]")
         check_limits(self, decoder_width="[1, inf)", decoder_depth="[1, inf)", weight_decay="[0, inf)")
-        check_limits(self, lr="(0, inf)", blr="(0, inf)", warmup_epochs="[0, inf)", warmup_share="(0, 1]")
+        check_limits(self, lr="(0, inf)", blr="(0, inf)")
         if (self.decoder_width or 32) % 32:
             raise UserError(
                 f"the decoder's width must be a multiple of 32 (its heads are 32 wide), not {self.decoder_width}"

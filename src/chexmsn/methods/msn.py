@@ -33,7 +33,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chexmsn.core.distributed import gathered, of_first_process
+from chexmsn.core.distributed import of_first_process
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
@@ -42,6 +42,7 @@ from chexmsn.core.shapes import Images, Kept, Labels
 from chexmsn.corruptions import CorruptionPlan, kept_patches
 from chexmsn.methods._base import (
     AbstractMethod,
+    MethodConfig,
     Optimiser,
     ParameterGroup,
     Setting,
@@ -57,7 +58,8 @@ from chexmsn.methods._base import (
     per_view,
     small_side,
 )
-from chexmsn.methods._distributed import global_logsumexp, mean_over_processes
+from chexmsn.methods._distributed import global_logsumexp
+from chexmsn.methods._prototypes import mean_assignment, prototypes_used, same_prototype
 from chexmsn.models.encoder import Encoder, EncoderConfig
 from chexmsn.models.heads import ProjectionHead
 from chexmsn.views import Blur, Jitter, ViewGroup, ViewPlan
@@ -132,30 +134,13 @@ def divergence_from_uniform(probabilities: Float[Tensor, "K"]) -> Float[Tensor, 
     return (probabilities * probabilities.log()).sum() + math.log(len(probabilities))
 
 
-def mean_assignment(logs: Float[Tensor, "N K"]) -> Float[Tensor, "K"]:
-    """How much of the anchors of all processes each prototype gets; "me-max" is its divergence from uniform."""
-    return mean_over_processes(logs.exp().mean(0))
-
-
 def mean_entropy(logs: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
     """Mean entropy of the rows, in nats."""
     return -(logs.exp() * logs).sum(1).mean()
 
 
-def prototypes_used(logs: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
-    """How many prototypes are somebody's most likely one, among the anchors of all processes."""
-    used = logs.new_zeros(logs.shape[1])
-    return gathered(used.index_fill(0, logs.argmax(1), 1.0)).amax(0).sum()
-
-
-def same_prototype(anchor_logs: Float[Tensor, "N K"], targets: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
-    """Share of the anchors, view-major, whose most likely prototype is that of their image's target."""
-    views = anchor_logs.argmax(1).unflatten(0, (-1, len(targets)))
-    return (views == targets.argmax(1)).to(targets.dtype).mean()
-
-
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(MethodConfig):
     """Options of MSN; the defaults are those of the authors' ViT-S/16 at a global batch of 1024.
 
     Attributes:
@@ -187,7 +172,6 @@ class Config:
         lr_start: at the start of the warm-up; a fifth of `lr` when empty.
         lr_final: where the cosine ends; a thousandth of `lr` when empty.
         warmup_epochs: length of the warm-up.
-        warmup_share: the warm-up takes at most this share of the run.
         weight_decay: at the start.
         weight_decay_final: where its cosine ends; constant when empty.
         decay_all: decay biases and normalisations too, as earlier re-implementations did.
@@ -224,7 +208,6 @@ class Config:
     lr_start: float | None = None
     lr_final: float | None = None
     warmup_epochs: float = 15.0
-    warmup_share: float = 0.1
     weight_decay: float = 0.04
     weight_decay_final: float | None = 0.4
     decay_all: bool = False
@@ -233,6 +216,7 @@ class Config:
     corruption: CorruptionPlan | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_limits(self, mask_ratio="[0, 1)", random_scale="(0, 1]", focal_scale="(0, 1]", flip="[0, 1]")
         check_limits(self, random_views="[0, inf)", focal_views="[0, inf)", focal_size="[1, inf)")
         check_limits(self, prototypes="[2, inf)", head_hidden="[1, inf)", head_out="[1, inf)", label_smoothing="[0, 1)")
@@ -240,7 +224,7 @@ class Config:
         check_limits(self, sinkhorn="[0, inf)", me_max="[0, inf)", entropy="[0, inf)", ema_start="[0, 1]")
         check_limits(self, lr="(0, inf)", lr_start="[0, inf)", lr_final="[0, inf)", clip="(0, inf)")
         check_limits(self, weight_decay="[0, inf)", weight_decay_final="[0, inf)")
-        check_limits(self, warmup_epochs="[0, inf)", warmup_share="(0, 1]", stretch="[1, inf)")
+        check_limits(self, stretch="[1, inf)")
         if self.random_views + self.focal_views == 0:
             raise UserError("MSN needs at least one anchor: the published setting is 1 random and 10 focal views")
 
@@ -327,16 +311,15 @@ class Method(AbstractMethod):
     def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
         target, *anchors = views
         groups = self.views()[1:]
-        projected = [self._anchors(group, images, draws) for group, images in zip(groups, anchors, strict=True)]
+        anchors = self.corrupted_views(groups, anchors, draws)
+        projected = [
+            self.online(images, self._kept(group, draws)) for group, images in zip(groups, anchors, strict=True)
+        ]
         with torch.no_grad():
             features = self.target.encoder(target).pooled
             wanted = self.target.head(features)
         with torch.autocast(target.device.type, enabled=False):
             return self._loss(torch.cat(projected), wanted, schedule["sharpening"])._replace(features=features)
-
-    def _anchors(self, group: ViewGroup, images: Images, draws: Draws) -> Float[Tensor, "N D"]:
-        images = self.corrupted(images, per_view(draws, f"corruption-{group.name}", group.count))
-        return self.online(images, self._kept(group, draws))
 
     def _kept(self, group: ViewGroup, draws: Draws) -> Kept | None:
         if self.config.mask_ratio == 0 or (group.name == "focal" and not self.config.mask_focal):
@@ -361,7 +344,7 @@ class Method(AbstractMethod):
             shares=self.shares(like=prototypes),
         )
         matching = cross_entropy(logs, wanted)
-        mean = mean_assignment(logs)
+        mean = mean_assignment(logs.exp())
         divergence = self.divergence(mean)
         entropy = mean_entropy(logs)
         loss = matching + c.me_max * divergence + c.entropy * entropy

@@ -33,6 +33,7 @@ from chexmsn.core.shapes import Labels
 from chexmsn.corruptions import CorruptionPlan
 from chexmsn.methods._base import (
     AbstractMethod,
+    MethodConfig,
     Optimiser,
     ParameterGroup,
     Setting,
@@ -67,7 +68,7 @@ def spread(z: Vectors) -> Float[Tensor, ""]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(MethodConfig):
     """Options of SimSiam; the defaults are the authors'.
 
     Attributes:
@@ -83,7 +84,6 @@ class Config:
         base_lr: learning rate per 256 images.
         fix_predictor_lr: the predictor keeps the first learning rate to the end.
         warmup_epochs: length of a warm-up from 0; the authors have none.
-        warmup_share: the warm-up takes at most this share of the run.
         weight_decay: on every parameter.
         corruption: what both views are corrupted with.
     """
@@ -100,14 +100,13 @@ class Config:
     base_lr: float = 0.05
     fix_predictor_lr: bool = True
     warmup_epochs: float = 0.0
-    warmup_share: float = 0.1
     weight_decay: float = 1e-4
     corruption: CorruptionPlan | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_limits(self, scale="(0, 1]", flip="[0, 1]", projection="[1, inf)", bottleneck="[1, inf)")
         check_limits(self, momentum="[0, 1)", lr="(0, inf)", base_lr="(0, inf)", weight_decay="[0, inf)")
-        check_limits(self, warmup_epochs="[0, inf)", warmup_share="(0, 1]")
 
 
 class Method(AbstractMethod):

@@ -4,7 +4,7 @@ import logging
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -211,9 +211,10 @@ def _strategy(on: RunsOn) -> str | ModelParallelStrategy:
 @contextmanager
 def lightning_told_once() -> Iterator[None]:
     """Keep Lightning's notices about its own defaults out of the user's sight."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    with warnings.catch_warnings():
+    with ExitStack() as stack, warnings.catch_warnings():
+        for logger in map(logging.getLogger, ("lightning.pytorch", "lightning.fabric")):
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.WARNING)
         # Lightning 2.6 uses names that torch 2.15 calls old
         warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*", category=FutureWarning)
         # reading a pack is copying memory: worker processes do not make it faster

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chexmsn.core.batch import Batch, to_images
+from chexmsn.core.distributed import each_for_itself
 from chexmsn.core.draws import Draws, key_of
 from chexmsn.core.shapes import Labels
 from chexmsn.methods._base import AbstractMethod, Step
@@ -66,10 +67,11 @@ class Loop(L.LightningModule):
             shard(self.method, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_optimiser(self.method.optimiser())
+        self._description = self.method.optimiser()
+        return build_optimiser(self._description)
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        self.gradient_norm = clip_gradients(self.method.optimiser())
+        self.gradient_norm = clip_gradients(self._description)
         self.method.before_step(self.schedule())
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
@@ -95,14 +97,11 @@ class PretrainingLoop(Loop):
     """Pretraining is judged by its loss on the validation split, on views that are the same every epoch."""
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        views = make_views(to_images(batch.pixels), self.method.views(), self._validation_draws(batch).stream("views"))
-        step = self.method.validation_step(
-            views, batch.labels, self._validation_draws(batch).stream("method"), self.schedule()
-        )
+        draws = Draws.of(self.seed, batch.keys).stream("validation")
+        views = make_views(to_images(batch.pixels), self.method.views(), draws.stream("views"))
+        with each_for_itself():
+            step = self.method.validation_step(views, batch.labels, draws.stream("method"), self.schedule())
         self.log("validation/loss", step.loss, on_epoch=True, batch_size=len(batch.keys), sync_dist=True)
-
-    def _validation_draws(self, batch: Batch) -> Draws:
-        return Draws.of(self.seed, batch.keys).stream("validation")
 
 
 class ClassifierLoop(Loop):
@@ -121,7 +120,9 @@ class ClassifierLoop(Loop):
         per_finding = auroc(logits.cpu().double().numpy(), labels.cpu().double().numpy())
         # every process has seen all images; the mean is one number for all, should GPUs differ in the last digit
         self.log("validation/macro_auroc", float(np.nanmean(per_finding)), sync_dist=True)
-        self.log("validation/loss", self.method.loss(logits, labels), sync_dist=True)
+        with each_for_itself():
+            loss = self.method.loss(logits, labels)
+        self.log("validation/loss", loss, sync_dist=True)
 
     def validated(self) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"]]:
         """Logits and labels of the validation split in this epoch, in its order."""

@@ -31,6 +31,17 @@ class Affine:
     def __post_init__(self) -> None:
         check_limits(self, "affine", rotate="[0, 180]", scale="(0, inf)", shift="[0, 1)")
 
+    def corruptions(self) -> dict[str, dict[str, object]]:
+        """Which corruptions of a stress test it is, and how much of each.
+
+        >>> Affine(scale=(1.0, 1.0), shift=0.0).corruptions()
+        {'rotation': {'rotate': 45.0}}
+        """
+        shown = {"rotation": {"rotate": self.rotate}} if self.rotate else {}
+        if self.scale != (1.0, 1.0):
+            shown["scale"] = {"scale": list(self.scale)}
+        return shown | ({"shift": {"shift": self.shift}} if self.shift else {})
+
 
 def move(images: Images, affine: Affine, draws: Draws) -> Images:
     """Rotate, scale and shift each image by its own draw, bilinearly."""

@@ -31,6 +31,19 @@ class Jitter:
     def __post_init__(self) -> None:
         check_limits(self, "jitter", brightness="[0, 1]", contrast="[0, 1]", gamma="[0, 1]", probability="[0, 1]")
 
+    def corruptions(self) -> dict[str, dict[str, object]]:
+        """Which corruptions of a stress test it is, and how much of each.
+
+        >>> Jitter(contrast=0.0).corruptions()
+        {'brightness': {'brightness': 0.4, 'probability': 0.8}}
+        """
+        amounts = {"brightness": self.brightness, "contrast": self.contrast, "gamma": self.gamma}
+        return {
+            name: {name: amount, "probability": self.probability}
+            for name, amount in amounts.items()
+            if amount and self.probability
+        }
+
 
 def jitter(images: Images, how: Jitter, draws: Draws) -> Images:
     """Change brightness, contrast and gamma of each image, in this order, clamping to [0, 1] in between."""
@@ -59,6 +72,12 @@ class Blur:
 
     def __post_init__(self) -> None:
         check_limits(self, "blur", sigma="[0, inf)", probability="[0, 1]")
+
+    def corruptions(self) -> dict[str, dict[str, object]]:
+        """Which corruption of a stress test it is, and how much of it."""
+        if not (self.probability and max(self.sigma)):
+            return {}
+        return {"gaussian-blur": {"sigma": list(self.sigma), "probability": self.probability}}
 
 
 def blur(images: Images, how: Blur, draws: Draws) -> Images:

@@ -54,6 +54,17 @@ class ViewGroup:
         of = f"view group {self.name!r}"
         check_limits(self, of, count="[1, inf)", size="[1, inf)", scale="(0, 1]", ratio="(0, inf)", flip="[0, 1]")
 
+    def corruptions(self) -> list[dict[str, object]]:
+        """Which corruptions of a stress test these views show, by the names of `chexmsn.corruptions`; ready for JSON.
+
+        >>> ViewGroup(name="crop", count=1, size=224, flip=0.5).corruptions()
+        [{'corruption': 'flip', 'views': 'crop', 'probability': 0.5}]
+        """
+        shown = {"flip": {"probability": self.flip}} if self.flip else {}
+        for change in filter(None, (self.affine, self.jitter, self.blur)):
+            shown |= change.corruptions()
+        return [{"corruption": name, "views": self.name, **how} for name, how in shown.items()]
+
 
 ViewPlan = tuple[ViewGroup, ...]
 Views = Float[Tensor, "_ 1 _ _"]
