@@ -23,7 +23,7 @@ import hashlib
 import pickle
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -364,6 +364,15 @@ def misfits(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
             if name in shared and weights[name].shape != wanted[name].shape
         ],
     }
+    return in_words(problems)
+
+
+def in_words(problems: Mapping[str, Sequence[str]]) -> str:
+    """Names by what is wrong with them, a few of each sort; empty where there are none.
+
+    >>> in_words({"missing": ["cls_token", "norm.bias", "norm.weight", "pos_embed"], "unexpected": []})
+    'missing: cls_token, norm.bias, norm.weight and 1 more'
+    """
     return "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
 
 
@@ -371,7 +380,7 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "one number"
 
 
-def _some(names: list[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 

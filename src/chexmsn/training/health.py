@@ -24,7 +24,11 @@ log = logging.getLogger(__name__)
 
 
 class FeatureBank:
-    """The features of the last images, in a ring on the device; adding never waits for it."""
+    """The features of the last images, in a ring on the device; adding never waits for it.
+
+    Of several processes each has a bank of its own images. A checkpoint holds that of the first, and all go on with
+    it: after a resume on several devices the measures agree with those of an unbroken run once the banks are full anew.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size

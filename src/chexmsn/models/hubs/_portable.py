@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chexmsn.core.errors import UserError
 from chexmsn.models._base import ViTSize
-from chexmsn.models.artefact import read_pickle, read_safetensors
+from chexmsn.models.artefact import in_words, read_pickle, read_safetensors
 from chexmsn.models.encoder import VIT_SIZES, EncoderConfig
 
 Colours = tuple[float, float, float]
@@ -32,7 +32,6 @@ SHOWN = 224 / 256  # of an image's short side is seen in evaluation
 HEAD_WIDTH = 64  # of every transformer of ours, and of those that Dosovitskiy et al. 2021 published
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
 WRAPPERS = ("state_dict", "model")  # what training scripts keep the weights under, beside epoch and optimiser
-_NAMED = 3
 
 
 class Usage(NamedTuple):
@@ -170,9 +169,7 @@ def to_ours(found: Found, wanted: Iterable[str], theirs: Theirs, source: Path) -
     flat = [name for several in names.values() for name in several]
     missing = [name for name in flat if name not in found.weights]
     unexpected = sorted(found.weights.keys() - set(flat))
-    problems = {"missing": missing, "unexpected": unexpected}
-    told = "; ".join(f"{what}: {_some(those)}" for what, those in problems.items() if those)
-    if told:
+    if told := in_words({"missing": missing, "unexpected": unexpected}):
         raise UserError(f"the weights in {source} are not those of this layout: {told}. Was another --from meant?")
     joined = {
         name: torch.cat([found.weights[n] for n in several]) if len(several) > 1 else found.weights[several[0]]
@@ -188,8 +185,3 @@ def first(names: str | tuple[str, str, str]) -> str:
 
 def _several(names: str | tuple[str, str, str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else names
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
