@@ -237,7 +237,7 @@ def test_msn_encodes_each_resolution_on_its_own(monkeypatch):
 
 
 @pytest.mark.parametrize("name", starting_with("msn_train_"))
-def test_our_loop_trains_msn_like_the_authors_main_loop(name, monkeypatch):
+def test_msn_trains_like_the_authors_main_loop(name, monkeypatch):
     arrays, close = load(name)
     p = params(name)
     criterion, optimisation = SimpleNamespace(**p.criterion), SimpleNamespace(**p.optimization)
