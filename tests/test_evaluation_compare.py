@@ -1,5 +1,7 @@
 """Comparisons of folders whose truth is known, and mixtures that are refused."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -164,6 +166,19 @@ def test_folds_are_pooled_over_all_their_patients(tmp_path):
     want = [np.mean(values), *np.quantile(np.mean(samples, axis=0), [0.025, 0.975])]
     np.testing.assert_allclose([row["value"], row["low"], row["high"]], want)
     assert [s["images"] for s in record_of(tmp_path / "out")["test_sets"]] == [120, 120, 120]
+
+
+def test_folds_are_pooled_by_the_names_of_findings_not_by_their_order(tmp_path):
+    folds = [labels_of(120, seed=fold, prefix=f"fold {fold} ") for fold in range(2)]
+    for name, seed in (("a", 0), ("b", 9)):
+        for fold, labels in enumerate(folds):
+            folder = write_scored(tmp_path / "straight" / f"{name}{fold}", name, labels, seed=seed + fold)
+            swapped = shutil.copytree(folder, tmp_path / "swapped" / f"{name}{fold}")
+            columns = [*labels.columns[:-2], *labels.columns[:-3:-1]] if fold == 1 else list(labels.columns)
+            labels[columns].to_parquet(swapped / "labels.parquet", index=False)
+    straight, swapped = (compared(tmp_path / f"out {way}", tmp_path / way) for way in ("straight", "swapped"))
+    for ours, theirs in zip(straight, swapped, strict=True):
+        pd.testing.assert_frame_equal(ours, theirs)
 
 
 def test_models_are_compared_within_their_group(tmp_path):

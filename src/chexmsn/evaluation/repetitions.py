@@ -159,6 +159,7 @@ def models_of(runs: Sequence[ScoredRun], within: str | None) -> tuple[list[Model
     """
     _check_findings(runs)
     _check_conditions(runs)
+    runs = [run.in_order(findings_of(runs[0].labels)) for run in runs]  # values are pooled by their places
     tables = _test_sets(runs)
     by_name: dict[str, list[ScoredRun]] = {}
     for run in runs:
