@@ -15,7 +15,7 @@ from chexmsn.evaluation.compare import CompareConfig, compare
 from chexmsn.evaluation.conditions import REGIONS
 from chexmsn.evaluation.judge import JudgeConfig, judge
 from chexmsn.report.build import build_report
-from chexmsn.report.comparison import METRICS, question, read_comparison
+from chexmsn.report.comparison import METRICS, Comparison, question, read_comparison
 from chexmsn.report.conditions import FAMILIES, IN_WORDS, corruption_title, steps
 from chexmsn.report.place import check_place
 from chexmsn.report.plans import FEW, hardest
@@ -139,6 +139,21 @@ def test_what_differs_and_what_stays_open_is_told(home):
         assert ("good is above bad by" in " ".join(point.lines)) == (row.p_holm < 0.05)
     unsure = dataclasses.replace(comparison, differences=comparison.differences.assign(p_holm=0.9))
     assert all(point.conclusion.startswith("0 of 1 pairs differ.") for point in compared(unsure))
+
+
+def two_groups(home) -> Comparison:
+    """The comparison of `home` as if it had been made within two groups of models, each a family of its own."""
+    comparison = read_comparison(home / "comparison")
+    rows = comparison.differences
+    groups = [rows.assign(group=name, family=f"{name}: " + rows.family) for name in ("small", "large")]
+    return dataclasses.replace(comparison, differences=pd.concat(groups, ignore_index=True))
+
+
+def test_the_correction_told_is_that_of_a_family_and_not_of_all_groups(home):
+    alone, grouped = (compared(told) for told in (read_comparison(home / "comparison"), two_groups(home)))
+    count = len(read_comparison(home / "comparison").primary)
+    assert count > 1
+    assert all(f"Corrected for {count} comparisons" in point.conclusion for point in (*alone, *grouped))
 
 
 def test_a_comparison_is_a_report_of_its_own(home, tmp_path):

@@ -65,8 +65,13 @@ def _verdict(rows: pd.DataFrame, one: tuple) -> tuple[list[str], str]:
     open_pairs = [f"{pair.a} and {pair.b}" for pair in pairs[~(pairs.p_holm < SURE)].itertuples()]
     if open_pairs:
         lines.append(f"Not told apart: {'; '.join(open_pairs)}. That is no proof that they are alike.")
-    several = f" Corrected for {len(rows)} comparisons (Holm)." if len(rows) > 1 else ""
-    return lines, f"{len(sure)} of {len(pairs)} pairs differ.{several}"
+    return lines, f"{len(sure)} of {len(pairs)} pairs differ.{_correction(rows, pairs)}"
+
+
+def _correction(rows: pd.DataFrame, pairs: pd.DataFrame) -> str:
+    """For how many comparisons the p values of pairs were corrected: those of their family, as Holm's method has it."""
+    sizes = sorted(set(rows[rows.family.isin(pairs.family)].groupby("family").size()))
+    return f" Corrected for {listed([str(size) for size in sizes])} comparisons (Holm)." if sizes[-1:] > [1] else ""
 
 
 def _difference(pair) -> str:
