@@ -156,6 +156,23 @@ def test_the_correction_told_is_that_of_a_family_and_not_of_all_groups(home):
     assert all(f"Corrected for {count} comparisons" in point.conclusion for point in (*alone, *grouped))
 
 
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ("auroc", "bad is above good by 0.235 (0.200 to 0.270)"),
+        ("absolute_drop", "bad loses more than good by 0.235 (0.200 to 0.270)"),
+        ("relative_drop", "bad loses more than good by 23.5 % (20.0 % to 27.0 %)"),
+        ("above_chance_drop", "bad loses more than good by 23.5 % (20.0 % to 27.0 %)"),
+    ],
+)
+def test_more_of_a_drop_is_a_loss_and_a_ratio_is_in_per_cent(home, metric, told):
+    comparison = read_comparison(home / "comparison")
+    numbers = {"metric": metric, "difference": -0.235, "low": -0.27, "high": -0.2, "p_holm": 0.001}
+    row = comparison.primary.head(1).assign(a="good", b="bad", **numbers)
+    (point,) = compared(dataclasses.replace(comparison, differences=row))
+    assert point.lines[0].replace("\u00a0", " ").startswith(told)
+
+
 def test_a_comparison_is_a_report_of_its_own(home, tmp_path):
     report = build_report([home / "comparison"], tmp_path / "out", title="Only compared")
     page = Page(report.read_text(encoding="utf-8"))

@@ -26,6 +26,8 @@ from chexmsn.report.tables import CHANCE, MACRO, Number, drop_of, has_number, is
 from chexmsn.report.words import HARD_SPACE, listed, p_value, percent, three_digits
 
 LEAST_SKILL = 0.05  # AUROC above chance; a share of less is a ratio of noise
+SHARES = ("relative_drop", "above_chance_drop")  # of a comparison: what is lost of a whole
+DROPS = ("absolute_drop", *SHARES)  # more is worse
 
 
 class Point(NamedTuple):
@@ -77,8 +79,9 @@ def _correction(rows: pd.DataFrame, pairs: pd.DataFrame) -> str:
 def _difference(pair) -> str:
     higher, lower, sign = (pair.a, pair.b, 1) if pair.difference > 0 else (pair.b, pair.a, -1)
     ends = sorted((sign * pair.low, sign * pair.high))
-    amount = auroc(Number(sign * pair.difference, *ends))
-    return f"{higher} is above {lower} by {amount}; p after correction {p_value(pair.p_holm)}."
+    amount, verb = Number(sign * pair.difference, *ends), "loses more than" if pair.metric in DROPS else "is above"
+    told = shares(amount) if pair.metric in SHARES else auroc(amount)
+    return f"{higher} {verb} {lower} by {told}; p after correction {p_value(pair.p_holm)}."
 
 
 def cautions(runs: Sequence[StressRun]) -> list[str]:
@@ -253,6 +256,16 @@ def auroc(number: Number) -> str:
     '0.751 (0.700 to 0.800)'
     """
     return f"{number.value:.3f}{_between(number)}"
+
+
+def shares(number: Number) -> str:
+    """A share in per cent, with its interval.
+
+    >>> shares(Number(0.235, 0.2, 0.27)).replace("\xa0", " ")
+    '23.5 % (20.0 % to 27.0 %)'
+    """
+    between = f" ({percent(number.low)} to {percent(number.high)})" if number.has_interval else ""
+    return f"{percent(number.value)}{between}"
 
 
 def falls(drop: Number) -> str:
