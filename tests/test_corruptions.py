@@ -312,3 +312,13 @@ def test_a_plan_says_what_was_seen():
 def test_bad_plans_are_told(options, told):
     with pytest.raises(UserError, match=told):
         CorruptionPlan(**options)
+
+
+def test_poisson_noise_stays_in_range_at_the_lowest_numbers(monkeypatch):
+    """The expansion of a count about its rate gives -1 there."""
+    monkeypatch.setattr(Draws, "uniform_field", lambda draws, shape: torch.zeros(len(draws.keys), *shape))
+    poisson = lookup.load("chexmsn.corruptions", "poisson-noise")
+    noisy = poisson.corrupt(
+        torch.linspace(0.1, 1, 64).reshape(1, 1, 8, 8), torch.tensor([0.01]), Draws.of(0, keys_of(["a"]))
+    )
+    assert noisy.min() >= 0 and noisy.max() <= 1

@@ -39,7 +39,7 @@ def corrupt(images: Images, level: Float[Tensor, "B"], draws: Draws) -> Images:
         counts = torch.stack([_few(n, rate, ceil(at)) if at <= _TERMS else _any(n, rate) for n, rate, at in parts])
     else:
         counts = _any(numbers, rates)
-    noisy = counts.mul_(quantum).clamp_(max=1.0)
+    noisy = counts.mul_(quantum).clamp_(0.0, 1.0)  # the expansion falls below 0 at the lowest numbers
     return torch.where(level[:, None, None, None] > _FINEST, noisy, images)
 
 
