@@ -97,6 +97,35 @@ def test_labels_of_a_table_follow_the_policy_and_bring_what_is_known(home, tmp_p
     assert set(written["sex"]) == {"F"} and set(written["age"]) == {50.0} and written["view"].isna().all()
 
 
+def test_columns_that_are_called_as_no_label_are_no_scores(home, tmp_path):
+    table = pd.read_csv(home / "scores.csv").assign(study=50_000_000, age=np.nan)
+    table.to_csv(tmp_path / "scores.csv", index=False)
+    judge_scores(asked(home, scores=tmp_path / "scores.csv", out=tmp_path / "run"))
+    judge_scores(asked(home, out=tmp_path / "told"))
+    more, told = (pd.read_parquet(tmp_path / name / "results.parquet") for name in ("run", "told"))
+    pd.testing.assert_frame_equal(more, told)
+
+
+def test_softmax_is_over_classes_that_are_named(home, tmp_path):
+    pd.read_csv(home / "scores.csv").assign(normal=0.5).to_csv(tmp_path / "scores.csv", index=False)
+    options = {"scores": tmp_path / "scores.csv", "out": tmp_path / "run", "answers": "softmax"}
+    with pytest.raises(UserError, match=r"has normal that no label is called as: name the column of each class"):
+        judge_scores(asked(home, **options))
+    classes = {"Effusion": "effusion", "Cardiomegaly": "Cardiomegaly", "No Finding": "normal"}
+    judge_scores(asked(home, **options, findings=classes))
+    scores = pd.read_parquet(tmp_path / "run" / "scores.parquet").filter(like="score:")
+    assert len(scores.columns) == 2 and (scores.sum(axis=1) < 0.99).all()
+
+
+def test_a_blank_repeat_is_the_first(home, tmp_path):
+    table = pd.read_csv(home / "scores.csv")
+    table.assign(repeat=table["repeat"].replace(0, np.nan)).to_csv(tmp_path / "scores.csv", index=False)
+    judge_scores(asked(home, scores=tmp_path / "scores.csv", out=tmp_path / "run"))
+    judge_scores(asked(home, out=tmp_path / "told"))
+    blank, told = (pd.read_parquet(tmp_path / name / "scores.parquet") for name in ("run", "told"))
+    pd.testing.assert_frame_equal(blank, told)
+
+
 def test_a_finished_folder_is_left_alone_and_another_table_refused(home, tmp_path, caplog):
     judge_scores(asked(home, out=tmp_path / "run"))
     with caplog.at_level("INFO"):
@@ -145,8 +174,16 @@ def changed(column: str, value):
         (lambda table: table.drop(columns="severity"), "lacks the column severity"),
         (
             lambda table: table.assign(severity="much").where(table["condition"] != "clean", table),
-            "no number as its sev",
+            "has much as its severity, which is no number above 0",
         ),
+        (
+            lambda table: table.assign(severity=-table["severity"]),
+            r"has -\d\.0 as its severity, which is no number above 0",
+        ),
+        (lambda table: table.assign(severity=0), "has 0 as its severity, which is no number above 0"),
+        (lambda table: table.assign(severity=np.inf), "has inf as its severity, which is no number above 0"),
+        (lambda table: table.assign(repeat="first"), "row 1 has first as its repeat: number them"),
+        (lambda table: table.assign(repeat=0.5), "row 1 has 0.5 as its repeat: number them"),
         (changed("effusion", np.nan), r"row 4 has nan as effusion, which is no number"),
         (changed("effusion", 7.0), r"to 7, which are no probabilities: if these are logits"),
         (lambda table: table[(table["condition"] == "clean") | (table.index % 7 > 0)], r"of the 10 clean images under"),

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def judge_scores(config: ScoreTableConfig) -> Path:
             are there twice or not for every image; images or findings without labels; a folder of another
             configuration.
     """
-    table = _scores(config)
+    table = _scores(config, _labelled(config))
     labels, told = _labels(config, table)
     table, labels = _joined(table, labels, config)
     tested = Tested.of(told, labels, config.labels)
@@ -113,21 +113,32 @@ def judge_scores(config: ScoreTableConfig) -> Path:
 # --- the scores
 
 
-def _scores(config: ScoreTableConfig) -> pd.DataFrame:
+def _scores(config: ScoreTableConfig, labelled: Sequence[str]) -> pd.DataFrame:
     """The table with the columns of `scores.parquet`, still with the model's own names of findings."""
     table = _read(config.scores, config.image)
-    about = {config.image, config.patient, config.condition, config.severity, config.repeat}
-    columns = {column: finding for finding, column in config.findings.items()} or {
-        column: column.removeprefix("score:") for column in table.select_dtypes("number") if column not in about
-    }
+    columns = {column: name for name, column in config.findings.items()} or _columns(table, labelled, config)
     if missing := [column for column in columns if column not in table]:
         raise UserError(f"{config.scores} lacks the column {', '.join(missing)}: it has {', '.join(table.columns)}")
-    if not columns:
-        raise UserError(f"{config.scores} has no column of numbers: one per finding is needed")
     keys = pd.DataFrame({"image_key": table[config.image].astype(str)} | _cells(table, config))
     _check_once(keys, config)
     values = pd.DataFrame(_values(table, list(columns), config), columns=[f"score:{name}" for name in columns.values()])
     return keys.join(values)
+
+
+def _columns(table: pd.DataFrame, labelled: Sequence[str], config: ScoreTableConfig) -> dict[str, str]:
+    """The columns that are called as a label, with their findings: other numbers, such as an age, are no scores."""
+    about = {config.image, config.patient, config.condition, config.severity, config.repeat}
+    numbers = [column for column in table.select_dtypes("number") if column not in about]
+    if not numbers:
+        raise UserError(f"{config.scores} has no column of numbers: one per finding is needed")
+    names = [column.removeprefix("score:") for column in numbers]
+    shared = match(names, labelled, str(config.scores), str(config.data)).values()
+    if config.answers == "softmax" and (others := [numbers[k] for k in range(len(numbers)) if k not in shared]):
+        raise UserError(
+            f"softmax needs every class and no other column, and {config.scores} has {', '.join(others)} that no label "
+            "is called as: name the column of each class with --findings"
+        )
+    return {numbers[place]: names[place] for place in shared}
 
 
 def _read(file: Path, image: str) -> pd.DataFrame:
@@ -148,12 +159,27 @@ def _cells(table: pd.DataFrame, config: ScoreTableConfig) -> dict[str, pd.Series
     corruption = table[config.condition].fillna(CLEAN.corruption).astype(str)
     if config.severity not in table:
         raise UserError(f"{config.scores} has conditions and lacks the column {config.severity}: add how much of each")
-    severity = pd.to_numeric(table[config.severity], errors="coerce").where(corruption != CLEAN.corruption, 0.0)
-    if severity.isna().any():
-        row = int(np.flatnonzero(severity.isna())[0])
-        raise UserError(f"{config.scores}: row {row + 1} ({corruption[row]}) has no number as its severity: add it")
-    repeat = table[config.repeat].astype(int) if config.repeat in table else 0 * table.index.to_series()
-    return {"corruption": corruption, "severity": severity.astype(float), "repeat": repeat}
+    known = pd.to_numeric(table[config.severity], errors="coerce")
+    severity = known.where(corruption != CLEAN.corruption, 0.0).astype(float)
+    if (unfit := (corruption != CLEAN.corruption) & ~severity.between(0, np.inf, inclusive="neither")).any():
+        row = int(np.flatnonzero(unfit)[0])
+        raise UserError(
+            f"{config.scores}: row {row + 1} ({corruption[row]}) has {table[config.severity][row]} as its severity, "
+            "which is no number above 0: give one to each condition but clean, larger for more of it"
+        )
+    return {"corruption": corruption, "severity": severity, "repeat": _repeats(table, config)}
+
+
+def _repeats(table: pd.DataFrame, config: ScoreTableConfig) -> pd.Series:
+    """Which draw of its condition each row is of; the first where nothing is said."""
+    if config.repeat not in table:
+        return 0 * table.index.to_series()
+    told = table[config.repeat]
+    repeat = pd.to_numeric(told, errors="coerce").astype(float).mask(told.isna() | (told.astype(str) == ""), 0.0)
+    if (unfit := repeat % 1 != 0).any():
+        row = int(np.flatnonzero(unfit)[0])
+        raise UserError(f"{config.scores}: row {row + 1} has {told[row]} as its repeat: number them 0, 1, 2 ...")
+    return repeat.astype(int)
 
 
 def _check_once(keys: pd.DataFrame, config: ScoreTableConfig) -> None:
@@ -185,6 +211,19 @@ def _values(table: pd.DataFrame, columns: list[str], config: ScoreTableConfig) -
 # --- the labels
 
 
+def _labelled(config: ScoreTableConfig) -> Sequence[str]:
+    """The findings that there are labels of."""
+    if config.data.is_dir():
+        return Collection([open_pack(config.data)], [config.split]).findings
+    return list(_offered(read_text_table(config.data, [config.image, config.patient]), config).values())
+
+
+def _offered(rows: pd.DataFrame, config: ScoreTableConfig) -> dict[str, str]:
+    """The columns of a table of labels, with their findings."""
+    about = (config.image, config.patient, *ABOUT)
+    return {column: canonical(column.removeprefix(LABEL)) for column in rows if column not in about}
+
+
 def _labels(config: ScoreTableConfig, table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The table of labels of the findings that there are scores of, and what a record says of where it comes from."""
     told = [column.removeprefix("score:") for column in table if column.startswith("score:")]
@@ -193,7 +232,7 @@ def _labels(config: ScoreTableConfig, table: pd.DataFrame) -> tuple[pd.DataFrame
         findings = tuple(match(told, images.findings, str(config.scores), str(config.data)))
         return labels_table(images, findings, config.labels), Tested.told_of(images)
     rows = read_text_table(config.data, [config.image, config.patient])
-    offered = {column: canonical(column.removeprefix(LABEL)) for column in rows if column not in _about(config)}
+    offered = _offered(rows, config)
     shared = match(told, list(offered.values()), str(config.scores), str(config.data))
     raw = read_labels(rows, {column: name for column, name in offered.items() if name in shared}, config.data)
     return _label_table(rows, raw[[LABEL + name for name in shared]], config), {
@@ -202,10 +241,6 @@ def _labels(config: ScoreTableConfig, table: pd.DataFrame) -> tuple[pd.DataFrame
         "fingerprint": _digest(config.data),
         "split": None,
     }
-
-
-def _about(config: ScoreTableConfig) -> tuple[str, ...]:
-    return (config.image, config.patient, *ABOUT)
 
 
 def _label_table(rows: pd.DataFrame, raw: pd.DataFrame, config: ScoreTableConfig) -> pd.DataFrame:
