@@ -280,6 +280,34 @@ def test_what_is_shared_can_be_compared(home, tmp_path):
     assert set(table["finding"]) == {"macro", "Edema"} and "patches-black" not in set(table["corruption"])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"findings": ("Edem",)}, "no run tells Edem: choose the findings from Edema, Mass"),
+        (
+            {"conditions": ("gaussian-blur:5",)},
+            "no run was tested under gaussian-blur:5: choose .* from clean, gaussian-",
+        ),
+        ({"conditions": ("gaussian-blur", "jpeg")}, "no run was tested under jpeg"),
+        ({"conditions": ("gaussian-blurr",)}, "did you mean gaussian-blur"),
+    ],
+)
+def test_names_that_no_run_has_are_refused(home, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        compared(tmp_path / "out", home / "runs", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_conditions_of_another_name_than_ours_can_be_chosen(tmp_path):
+    for seed, name in enumerate("ab"):
+        own = (*CONDITIONS, ("fog", 1.0), ("fog", 2.0))
+        write_scored(tmp_path / "runs" / name, name, labels_of(), seed=seed, conditions=own)
+    for named, severities in (("fog", {1.0, 2.0}), ("fog:2", {2.0})):
+        _, table = compared(tmp_path / named, tmp_path / "runs", conditions=(named,))
+        assert set(table["corruption"]) >= {"clean", "fog"} and "gaussian-blur" not in set(table["corruption"])
+        assert set(only(table, corruption="fog", metric="auroc")["severity"]) == severities
+
+
 def test_one_model_or_one_run_twice_is_refused(home, tmp_path):
     with pytest.raises(UserError, match="needs two models"):
         compared(tmp_path / "out", home / "runs" / "good")

@@ -8,7 +8,7 @@ so every difference is a paired one; its p value comes from the same resamples. 
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,11 +21,11 @@ from chexmsn.core.files import write_atomic
 from chexmsn.core.limits import check_limits
 from chexmsn.core.progress import progress
 from chexmsn.evaluation.areas import area_of, family_of, over_families
-from chexmsn.evaluation.cohort import LEVEL, MACRO
+from chexmsn.evaluation.cohort import LEVEL, MACRO, findings_of
 from chexmsn.evaluation.conditions import CLEAN, Condition, chosen
 from chexmsn.evaluation.measures import RANKING, Ranking
 from chexmsn.evaluation.repetitions import Model, Pooled, Scores, TestSets, models_of
-from chexmsn.evaluation.runs import SCHEMA_VERSION, find_runs
+from chexmsn.evaluation.runs import SCHEMA_VERSION, ScoredRun, find_runs
 from chexmsn.metrics.bootstrap import percentile_interval
 from chexmsn.metrics.covariance import clustered_covariance, z_test
 from chexmsn.metrics.degradation import above_chance_drop, absolute_drop, area_under_degradation, relative_drop
@@ -130,8 +130,9 @@ class Plan:
     @classmethod
     def open(cls, config: CompareConfig) -> "Plan":
         """Open everything. Raises UserError as `compare` does."""
-        wanted = None if config.conditions is None else chosen(config.conditions)
-        runs = [run.only(config.findings, wanted) for run in find_runs(config.runs)]
+        runs = find_runs(config.runs)
+        _check_findings(config.findings, runs)
+        runs = [run.only(config.findings, _wanted(config.conditions, runs)) for run in runs]
         models, tables = models_of(runs, config.within)
         _check_pairs(models, config)
         sets = TestSets.of(tables, resamples=config.resamples, seed=config.seed)
@@ -188,6 +189,30 @@ class Plan:
             **{name: getattr(self.config, name) for name in ("resamples", "seed")},
             "level": LEVEL,
         }
+
+
+def _check_findings(names: Sequence[str] | None, runs: Sequence[ScoredRun]) -> None:
+    known = dict.fromkeys(name for run in runs for name in findings_of(run.labels))
+    if unknown := [name for name in names or () if name not in known]:
+        raise UserError(f"no run tells {', '.join(unknown)}: choose the findings from {', '.join(known)}")
+
+
+def _wanted(names: Sequence[str] | None, runs: Sequence[ScoredRun]) -> tuple[Condition, ...] | None:
+    """The conditions behind names; None for all."""
+    if names is None:
+        return None
+    tested = dict.fromkeys(condition for run in runs for condition in run.conditions)
+    return tuple(dict.fromkeys([CLEAN, *(condition for name in names for condition in _tested(name, tested))]))
+
+
+def _tested(name: str, tested: Iterable[Condition]) -> list[Condition]:
+    """The tested conditions of a name: a run's own, which may come from a table of scores, or that of a grid."""
+    if own := [c for c in tested if name in (c.corruption, f"{c.corruption}:{c.severity:g}")]:
+        return own
+    if found := [c for c in chosen([name])[1:] if c in tested]:
+        return found
+    known = dict.fromkeys(condition.corruption for condition in tested)
+    raise UserError(f"no run was tested under {name}: choose the conditions from {', '.join(known)}")
 
 
 def _about(run) -> dict[str, Any]:
