@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 import warnings
 from pathlib import Path
 
@@ -75,7 +76,7 @@ ONE_CHANNEL = {"channels": 1, "shown": EVALUATED_SHARE, "patch": 8}
 THREE_CHANNELS = {"findings": FINDINGS, "mean": (0.45,), "std": (0.2,), "shown": EVALUATED_SHARE, "patch": 8}
 WAYS = {
     "chexmsn": ("ours", {}),
-    "timm": ("timm", {"patch": 8}),
+    "timm": ("timm", {"patch": 8, "answers": "logits"}),
     "huggingface": ("huggingface", {"patch": 8, "shown": EVALUATED_SHARE}),
     "python": ("theirs.py:build", {"findings": FINDINGS, "size": SIZE, "answers": "logits"} | ONE_CHANNEL),
     "onnx": ("theirs.onnx", THREE_CHANNELS),
@@ -113,7 +114,7 @@ def asked(home: Path, **changes) -> StressConfig:
 
 
 def test_tokens_of_a_foreign_transformer_are_cells_that_say_so_beside_black_pixels(home, tmp_path):
-    options = adapter("timm").Config(patch=8, corruptions_seen=("gaussian-blur",))
+    options = adapter("timm").Config(patch=8, answers="logits", corruptions_seen=("gaussian-blur",))
     stress(asked(home, model=home / "timm", out=tmp_path / "run", adapter="timm", options=options))
     results = pd.read_parquet(tmp_path / "run" / "results.parquet").set_index("corruption")
     assert results.loc["tokens-removed", "status"].str.contains("keeps its tokens to itself").all()
@@ -125,7 +126,7 @@ def test_tokens_of_a_foreign_transformer_are_cells_that_say_so_beside_black_pixe
 
 
 def test_another_way_of_feeding_is_another_configuration(home, tmp_path):
-    options = {"patch": 8}
+    options = {"patch": 8, "answers": "logits"}
     config = asked(home, model=home / "timm", out=tmp_path / "run", adapter="timm")
     stress(dataclasses.replace(config, options=adapter("timm").Config(**options)))
     with pytest.raises(UserError, match=r"options\.std: null before, \[0\.3\] now"):
@@ -351,6 +352,22 @@ def test_python_reads_what_a_function_says_of_itself(tmp_path):
     assert model.fingerprint != opened("python", f"{tmp_path / 'b.py'}:build").fingerprint
 
 
+def test_python_leaves_the_path_as_it_was_and_lets_a_file_have_dataclasses_and_neighbours(tmp_path):
+    (tmp_path / "neighbour_of_a_model.py").write_text("FINDINGS = ('Edema',)\n")
+    (tmp_path / "json.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass Mean:\n    findings: tuple\n    size: int = 16\n"
+        "    def __call__(self, x):\n        return x.mean(dim=(1, 2, 3))[:, None]\n"
+        "def build():\n    from neighbour_of_a_model import FINDINGS\n    return Mean(FINDINGS)\n"
+        "def fail():\n    raise ZeroDivisionError\n"
+    )
+    before = list(sys.path)
+    assert opened("python", f"{tmp_path / 'json.py'}:build").findings == ("Edema",)
+    with pytest.raises(ZeroDivisionError):
+        opened("python", f"{tmp_path / 'json.py'}:fail")
+    assert sys.path == before and sys.modules["json"] is json
+
+
 @pytest.mark.parametrize(
     ("location", "message"),
     [
@@ -387,6 +404,7 @@ def test_a_bare_file_of_timms_names_needs_its_architecture(home):
         std=(0.2,),
         shown=EVALUATED_SHARE,
         patch=8,
+        answers="logits",
     )
     torch.testing.assert_close(model.scores(IMAGES), opened("chexmsn", home / "ours").scores(IMAGES), atol=1e-5, rtol=0)
 
@@ -396,9 +414,10 @@ def test_a_network_of_timm_with_one_channel(tmp_path):
     torch.save(
         {"state_dict": {f"module.{name}": tensor for name, tensor in network.state_dict().items()}}, tmp_path / "a.pt"
     )
-    model = opened(
-        "timm", tmp_path / "a.pt", architecture="test_resnet", channels=1, findings=("Edema", "Mass"), size=64
-    )
+    options = {"architecture": "test_resnet", "channels": 1, "findings": ("Edema", "Mass"), "size": 64}
+    with pytest.raises(UserError, match=r"does not say its answers: give --options\.answers, logits for findings"):
+        opened("timm", tmp_path / "a.pt", **options)
+    model = opened("timm", tmp_path / "a.pt", answers="logits", **options)
     assert model.kind == "cnn" and len(model.input.mean) == 1
     images = torch.rand(2, 1, 64, 64)
     (mean,), (std,) = model.input.mean, model.input.std
@@ -429,6 +448,10 @@ def test_hugging_face_says_what_its_outputs_are(home, tmp_path):
     folder = copied(home / "huggingface", tmp_path / "a")
     assert opened("huggingface", folder, patch=8).answers == "logits"
     change(folder / "config.json", problem_type=None)
+    with pytest.raises(UserError, match=r"does not say its answers: give --options\.answers"):
+        opened("huggingface", folder, patch=8)
+    assert opened("huggingface", folder, patch=8, answers="softmax").answers == "softmax"
+    change(folder / "config.json", problem_type="single_label_classification")
     assert opened("huggingface", folder, patch=8).answers == "softmax"
     change(folder / "config.json", id2label={str(place): f"LABEL_{place}" for place in range(3)})
     with pytest.raises(UserError, match="does not say its findings"):

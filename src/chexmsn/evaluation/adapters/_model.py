@@ -219,6 +219,9 @@ class Options:
         check_limits(self, size="[1, inf)", shown="(0, 1]", std="(0, inf)", patch="[1, inf)")
 
 
+_CHOICES = {"answers": ", logits for findings that do not exclude each other, softmax for classes that do"}
+
+
 def settled(options: Options, said: Mapping[str, Any], location: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
     """The arguments of a `Model` that options and its own files decide; `Input` is made of them.
 
@@ -228,7 +231,7 @@ def settled(options: Options, said: Mapping[str, Any], location: Path, needed: S
     values = {name: value for name, value in said.items() if value is not None} | given
     for name in ("findings", "size", "answers", *needed):
         if name not in values:
-            raise UserError(f"{location} does not say its {name}: give --options.{name}")
+            raise UserError(f"{location} does not say its {name}: give --options.{name}{_CHOICES.get(name, '')}")
     feed = Input(**{f.name: values[f.name] for f in fields(Input) if f.name in values})
     return {
         "findings": tuple(values["findings"]),

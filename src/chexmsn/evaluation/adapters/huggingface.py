@@ -54,8 +54,7 @@ def open(location: Path, config: Config) -> Model:
     said = {
         "findings": None if names == [f"LABEL_{place}" for place in range(len(names))] else names,
         "channels": getattr(described, "num_channels", 3),
-        # what the library's own pipeline does
-        "answers": ANSWERS.get(described.problem_type, "softmax" if described.num_labels > 1 else "logits"),
+        "answers": ANSWERS.get(described.problem_type, "logits" if described.num_labels == 1 else None),
     }
     return Model(
         name=name_of(location),

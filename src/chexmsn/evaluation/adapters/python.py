@@ -10,7 +10,8 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
@@ -41,8 +42,10 @@ def open(location: Path, config: Config) -> Model:
 
     Raises UserError where there is no such function, or what it returns cannot be called.
     """
-    function = _function(location)
-    network = function(**config.arguments)
+    place, name = _split(location)
+    with _neighbours(Path(place)) if place.endswith(".py") else nullcontext():
+        function = _function(place, name)
+        network = function(**config.arguments)
     if not callable(network):
         raise UserError(f"{location} returns a {type(network).__name__}: a torch.nn.Module or a function is needed")
     if isinstance(network, nn.Module):
@@ -64,10 +67,25 @@ def _given(said: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _function(location: Path) -> Callable[..., Any]:
+def _split(location: Path) -> tuple[str, str]:
     place, colon, name = str(location).rpartition(":")
     if not colon or not place or not name:
         raise UserError(f"a model of Python is file.py:function or module:function, not {location}")
+    return place, name
+
+
+@contextmanager
+def _neighbours(path: Path) -> Iterator[None]:
+    """While a file is run and its function called, they may import its neighbours."""
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _function(place: str, name: str) -> Callable[..., Any]:
     module = _file(Path(place)) if place.endswith(".py") else _module(place)
     function = getattr(module, name, None)
     if not callable(function):
@@ -77,13 +95,17 @@ def _function(location: Path) -> Callable[..., Any]:
 
 
 def _file(path: Path) -> ModuleType:
-    """The module in a file, which may import its neighbours, as if Python had been started with it."""
+    """The module in a file, under a name that no other module has: dataclasses and pickle look it up by that."""
     if not path.is_file():
         raise UserError(f"there is no file {path}: name the one that holds the function")
-    sys.path.insert(0, str(path.resolve().parent))
-    described = importlib.util.spec_from_file_location(path.stem, path)
+    described = importlib.util.spec_from_file_location(str(path.resolve()), path)
     module = importlib.util.module_from_spec(described)
-    described.loader.exec_module(module)
+    sys.modules[module.__name__] = module
+    try:
+        described.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module.__name__]
+        raise
     return module
 
 

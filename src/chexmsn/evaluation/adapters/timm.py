@@ -55,7 +55,7 @@ def open(location: Path, config: Config) -> Model:
         "channels": _channels(config, described),
         "mean": _per_channel(data["mean"], config, described),
         "std": _per_channel(data["std"], config, described),
-        "answers": "logits",
+        "answers": "logits" if network.num_classes == 1 else None,  # of several, no file of timm says what they are
     }
     return Model(
         name=name_of(location),
