@@ -500,6 +500,29 @@ def test_an_onnx_file_made_for_one_image_takes_them_one_by_one(tmp_path):
     torch.testing.assert_close(model.scores(images), network(images.expand(-1, 3, -1, -1)).detach())
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.float64])
+def test_an_onnx_file_of_another_precision_gets_it(kind, tmp_path):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2), nn.Sigmoid()).to(kind).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(network, (torch.rand(1, 3, 16, 16, dtype=kind),), tmp_path / "one.onnx", dynamo=False)
+    model, images = opened("onnx", tmp_path / "one.onnx", findings=("Edema", "Mass")), torch.rand(1, 1, 16, 16)
+    wanted = network(images.expand(-1, 3, -1, -1).to(kind)).detach().float()
+    torch.testing.assert_close(model.scores(images), wanted, atol=2e-3, rtol=0)
+
+
+def test_an_onnx_file_of_whole_numbers_is_refused(tmp_path):
+    class Whole(nn.Module):
+        def forward(self, x):
+            return x.float().mean(dim=(2, 3))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(Whole(), (torch.ones(1, 3, 16, 16, dtype=torch.uint8),), tmp_path / "one.onnx", dynamo=False)
+    with pytest.raises(UserError, match=r"takes tensor\(uint8\): export it"):
+        opened("onnx", tmp_path / "one.onnx", findings=("Edema", "Mass", "Fracture"))
+
+
 # --- TorchXRayVision
 
 

@@ -23,6 +23,8 @@ from chexmsn.evaluation.result_folder import name_of
 TITLE = "ONNX"
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
+TYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Options):
@@ -46,8 +48,11 @@ class Session:
         """The answers, on the device of the images."""
         batch = self.input.shape[0]
         parts = pixels.split(batch) if isinstance(batch, int) else [pixels]
-        answers = [self.runtime.run([self.output], {self.input.name: part.cpu().numpy()})[0] for part in parts]
+        answers = [self.runtime.run([self.output], {self.input.name: self._typed(part)})[0] for part in parts]
         return torch.from_numpy(np.concatenate(answers)).to(pixels.device)
+
+    def _typed(self, pixels: Float[Tensor, "B C H W"]) -> Shaped[np.ndarray, "B C H W"]:
+        return pixels.cpu().numpy().astype(TYPES[self.input.type])
 
 
 def open(location: Path, config: Config) -> Model:
@@ -59,6 +64,8 @@ def open(location: Path, config: Config) -> Model:
         raise UserError(
             f"{location} takes {told}: one input is needed, of one or any number of images x channels x size"
         )
+    if (kind := runtime.get_inputs()[0].type) not in TYPES:
+        raise UserError(f"{location} takes {kind}: export it with an input of one of {', '.join(TYPES)}")
     _, channels, height, width = shape
     if height != width and isinstance(height, int) and isinstance(width, int):
         raise UserError(f"{location} takes images of {height} x {width}: they must be squares")
