@@ -7,12 +7,15 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from chexmsn.core.batch import to_images
 from chexmsn.core.errors import UserError
 from chexmsn.data.collection import Collection
 from chexmsn.data.pack import open_pack
 from chexmsn.report.build import build_report
+from chexmsn.views import evaluation_view
 from stress_folders import SMALL, write_run
 
 SIZE = 32
@@ -44,6 +47,17 @@ def test_examples_are_tested_images_under_the_costliest_conditions(folder, small
     assert (dict(images)["Example 1, Tokens removed, 70\u00a0%"] < 24).mean() > 0.5
     assert len(Collection([open_pack(small_pack)], ("test",))) >= 2
     assert "images that were asked for" in report.read_text(encoding="utf-8")
+
+
+def test_examples_show_as_much_of_an_image_as_the_model_sees(folder, small_pack, tmp_path):
+    record = json.loads((folder / "run.json").read_text())
+    record["model"]["input"] = {"shown": 1.0}
+    (folder / "run.json").write_text(json.dumps(record))
+    name, image = shown(build_report([folder], tmp_path / "out", title="T", pack=small_pack, count=1))[0]
+    pixels = torch.from_numpy(Collection([open_pack(small_pack)], ("test",)).pixels(np.array([0])))
+    seen = {share: 255 * evaluation_view(to_images(pixels), SIZE, share)[0, 0].numpy() for share in (1.0, 0.875)}
+    error = {share: np.abs(image - expected).mean() for share, expected in seen.items()}
+    assert name == "Example 1, Clean" and error[1.0] < error[0.875] / 2
 
 
 def test_no_image_is_shown_unasked(folder, tmp_path):

@@ -49,14 +49,15 @@ def examples(run: StressRun, pack: Path, count: int) -> list[Strip]:
         raise UserError(f"{count} examples cannot be shown of {len(images)} images: choose a number in between")
     rows = np.linspace(0, len(images) - 1, count).astype(np.int64)
     size = run.get("model", "size", default=SIZE)
-    clean = evaluation_view(to_images(torch.from_numpy(images.pixels(rows))), size)
-    pixel_mm = torch.from_numpy(images.pixel_mm[rows]) * (images.size * EVALUATED_SHARE / size)
+    shown = run.get("model", "input", "shown", default=EVALUATED_SHARE)
+    clean = evaluation_view(to_images(torch.from_numpy(images.pixels(rows))), size, shown)
+    pixel_mm = torch.from_numpy(images.pixel_mm[rows]) * (images.size * shown / size)
     draws = Draws.of(run.get("seed", default=0), torch.from_numpy(images.keys[rows])).stream("repeat", 0)
-    shown = [Condition(CLEAN, 0.0), *hardest(scores(run.results))]
+    strips = [Condition(CLEAN, 0.0), *hardest(scores(run.results))]
     patch, mean = run.get("model", "patch", default=PATCH), opened.mean
     return [
         Strip(condition.label, _jpegs(_under(condition, clean, draws, patch, mean, Known(pixel_mm=pixel_mm))))
-        for condition in shown
+        for condition in strips
         if not ((region := REGIONS.get(condition.corruption)) and region.needs)
     ]
 
