@@ -210,6 +210,15 @@ def test_results_so_far(home, tmp_path, monkeypatch):
         peek(PeekConfig(run=out, out=tmp_path / "look"))
 
 
+def test_results_so_far_of_a_record_that_does_not_tell_thresholds_and_repeats(home, tmp_path, monkeypatch):
+    out = stopped(home, tmp_path / "run", monkeypatch)
+    record = json.loads((out / "run.json").read_text())
+    told = {name: value for name, value in record.items() if name not in ("thresholds", "repeats")}
+    (out / "run.json").write_text(json.dumps(told))
+    look = peek(PeekConfig(run=out, out=tmp_path / "look"))
+    assert len(pd.read_parquet(look / "labels.parquet"))
+
+
 def test_there_is_nothing_to_look_at(home, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="is finished: its results are there"):
         peek(PeekConfig(run=home / "few", out=tmp_path / "look"))
@@ -262,6 +271,8 @@ def test_parts_of_another_version_are_told(home, tmp_path, monkeypatch):
     parts = Parts(out / "parts")
     rows, scores = parts.all(len(FEW) + 1)
     parts.keep(rows[:4], scores[:2, :4], 0.0)
+    sorted(out.glob("parts/*.npz"))[-1].unlink()
+    monkeypatch.setattr(Scorer, "passes", lambda *_: pytest.fail("a pass was made"))
     with pytest.raises(UserError, match="scores under 2 conditions, not 5: it was begun by another version"):
         stress(asked(home, out=out))
 

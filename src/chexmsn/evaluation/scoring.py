@@ -166,10 +166,6 @@ class Parts:
 
     folder: Path
 
-    def done(self) -> set[int]:
-        """The rows that have their scores."""
-        return {int(row) for part in self._read() for row in part["rows"]}
-
     def keep(self, rows: Rows, scores: Float32[np.ndarray, "K B C"], seconds: float) -> None:
         """Write the scores of a batch and how long it took, in one step."""
         kept = {"rows": rows, "scores": scores, "seconds": seconds}
@@ -218,8 +214,11 @@ Passes = Callable[[Pixels, Keys, Rows], Iterator[Float32[np.ndarray, "B C"]]]
 def score(
     passes: Passes, count: int, images: Collection, parts: Parts, *, batch_size: int, title: str
 ) -> Float32[np.ndarray, "K N C"]:
-    """What `count` passes say of all images, written to `parts` on the way; what is there is not made again."""
-    done = parts.done()
+    """What `count` passes say of all images, written to `parts` on the way; what is there is not made again.
+
+    Raises UserError for parts of another number of passes, before any is made.
+    """
+    done = set(parts.all(count)[0].tolist())
     todo = np.array([row for row in range(len(images)) if row not in done], dtype=np.int64)
     batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
     found = ((rows, scores) for rows in batches for scores in passes(*_read(images, rows)))

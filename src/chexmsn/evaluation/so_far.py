@@ -60,7 +60,7 @@ def peek(config: PeekConfig) -> Path:
         conditions=[*dict.fromkeys([*(cell.condition for cell in cells), *not_applicable])],
         not_applicable=not_applicable,
         seen=record["seen_in_training"],
-        thresholds=record["thresholds"],
+        thresholds=record.get("thresholds", {}),
     )
     with new_folder(config.out) as place:
         write_table(table, place / "scores.parquet")
@@ -84,7 +84,7 @@ def _conditions(record: dict[str, Any]) -> tuple[list[Cell], dict[Condition, str
     """What is scored, and what does not apply, with the reason."""
     told = {Condition(c["corruption"], c["severity"]): c.get("not_applicable") for c in record["conditions"]}
     applicable = [condition for condition, why in told.items() if why is None]
-    return cells_of(applicable, record["repeats"]), {condition: why for condition, why in told.items() if why}
+    return cells_of(applicable, record.get("repeats", 1)), {condition: why for condition, why in told.items() if why}
 
 
 def _facts(record: dict[str, Any], name: str, labels: pd.DataFrame, results: pd.DataFrame) -> dict[str, Any]:
