@@ -308,6 +308,16 @@ def test_nothing_is_left_behind_where_a_model_is_refused(home, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_input_is_checked_before_saliency_is_asked_for(home, tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(7, 3), nn.Sigmoid())\n"
+    )
+    options = adapter("python").Config(findings=FINDINGS, size=SIZE, **ONE_CHANNEL)
+    told = {"adapter": "python", "options": options, "conditions": ("patches-black/salient:0.5",)}
+    with pytest.raises(UserError, match=r"does not take an image of 1 x 32 x 32"):
+        stress(asked(home, model=tmp_path / "net.py:build", out=tmp_path / "run", **told))
+
+
 # --- names of findings
 
 

@@ -95,7 +95,7 @@ def doubts(model: Model, sample: Sample) -> list[str]:
         UserError: the model does not take its input, or its answers are no probabilities, do not tell images apart, or
             depend on chance or on the other images of a batch.
     """
-    _check_taken(model, sample)
+    check_taken(model, sample.pixels[:1])
     scores = sample.scores(model)
     check_probabilities(scores, model.name)
     _check_varied(scores, model)
@@ -127,10 +127,11 @@ def input_doubts(model: Model, sample: Sample) -> list[str]:
     ]
 
 
-def _check_taken(model: Model, sample: Sample) -> None:
+def check_taken(model: Model, pixels: Pixels) -> None:
+    """Raise UserError for a model that cannot compute on images of a pack."""
     feed = model.input
     try:
-        model.scores(view(sample.pixels[:1], model))
+        model.scores(view(pixels, model))
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(

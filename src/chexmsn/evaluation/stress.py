@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -19,7 +20,7 @@ from chexmsn.evaluation.adapters._model import Model
 from chexmsn.evaluation.conditions import chosen, with_pixels
 from chexmsn.evaluation.facts import Facts
 from chexmsn.evaluation.findings import match
-from chexmsn.evaluation.model_check import Sample, doubts, input_doubts
+from chexmsn.evaluation.model_check import Sample, check_taken, doubts, input_doubts
 from chexmsn.evaluation.result_folder import (
     Terms,
     Tested,
@@ -143,6 +144,7 @@ class Plan:
         asked_for = chosen(config.conditions)
         conditions = asked_for if model.supports_token_removal else with_pixels(asked_for)
         beside = Facts.of(images, model, config.anatomy, config.saliency)
+        check_taken(model, torch.from_numpy(images.pixels(np.array([0]))))  # before saliency is asked for
         unknown = beside.unknown(conditions, model)
         terms = Terms(
             model=config.name or model.name,
