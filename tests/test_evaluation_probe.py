@@ -265,8 +265,8 @@ def test_the_command(home, tmp_path):
 def test_bad_options(home, tmp_path):
     knn, logistic = (load("chexmsn.evaluation.probes", name) for name in ("knn", "logistic"))
     for make, message in [
-        (lambda: asked(home, out=tmp_path, encoder=NETWORK), "give encoder_from, or encoder"),
-        (lambda: asked(home, out=tmp_path, encoder_from=None), "give encoder_from, or encoder"),
+        (lambda: asked(home, out=tmp_path, encoder=NETWORK), "takes encoder_from, or encoder"),
+        (lambda: asked(home, out=tmp_path, encoder_from=None), "takes encoder_from, or encoder"),
         (lambda: asked(home, out=tmp_path, split="train"), "'train' comes twice"),
         (lambda: asked(home, out=tmp_path, resamples=0), "resamples must be at least 1"),
         (lambda: asked(home, out=tmp_path, labels=Policy(uncertain="smooth")), "choose zeros, ones or ignore"),
@@ -281,7 +281,7 @@ def test_bad_options(home, tmp_path):
 def test_an_encoder_of_an_unfinished_run_is_told(home, tmp_path, caplog):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "checkpoints" / "last.ckpt").write_bytes(b"")
-    with pytest.raises(UserError, match=r"not finished: resume it, or name .*last\.ckpt"):
+    with pytest.raises(UserError, match=r"give the run.s command again, or name .*last\.ckpt"):
         probe(asked(home, encoder_from=tmp_path / "run", out=tmp_path / "out"))
     save_encoder(tmp_path / "run" / "encoder", load_encoder(home / "msn"), {})
     (tmp_path / "run" / "run.json").write_text('{"status": "running"}')
