@@ -31,7 +31,9 @@ def draw(patients: int, size: int, seed: int) -> tuple[torch.Tensor, torch.Tenso
         phantom.fake(Path(folder), patients=patients, seed=seed, size=size)
         table = phantom.read(Path(folder), phantom.Config())
     start = time.process_time()
-    images = np.stack([phantom.load(record) for record in table[["path"]].to_dict("records")])
+    images = np.stack(
+        [phantom.load(record, phantom.Config(), 0).pixels for record in table[["path"]].to_dict("records")]
+    )
     per_image = 1000 * (time.process_time() - start) / len(images)
     labels = table[[f"label:{finding}" for finding in FINDINGS]].to_numpy(np.float32, copy=True)
     return torch.from_numpy(images), torch.from_numpy(labels), table["split"].to_numpy(), per_image

@@ -29,14 +29,18 @@ def labels_of(table: pd.DataFrame) -> pd.DataFrame:
     return table[[f"label:{finding}" for finding in FINDINGS]].rename(columns=lambda name: name.removeprefix("label:"))
 
 
+def drawn(record: dict) -> np.ndarray:
+    return phantom.load(record, phantom.Config(), 0).pixels
+
+
 # The same picture
 
 
 def test_a_picture_depends_on_its_keys_alone(table):
     records = table[["path"]].head(6).to_dict("records")
-    forward = [phantom.load(record) for record in records]
+    forward = [drawn(record) for record in records]
     with ThreadPoolExecutor(3) as pool:
-        backward = list(pool.map(phantom.load, records[::-1]))[::-1]
+        backward = list(pool.map(drawn, records[::-1]))[::-1]
     for one, other in zip(forward, backward, strict=True):
         assert one.dtype == np.uint8
         assert one.shape == (SIZE, SIZE)
@@ -329,7 +333,7 @@ def test_bad_input_is_told_in_one_line(tmp_path):
     with pytest.raises(UserError, match="at least 1 patient"):
         phantom.fake(tmp_path, patients=0)
     with pytest.raises(UserError, match="is no image of the phantom"):
-        phantom.load({"path": "/images/1.png"})
+        phantom.load({"path": "/images/1.png"}, phantom.Config(), 0)
 
 
 def test_a_folder_of_another_version_is_refused(tmp_path):

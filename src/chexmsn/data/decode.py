@@ -38,10 +38,12 @@ class UnreadableImage(Exception):
 
 
 class Decoded(NamedTuple):
-    """A gray image, and the rows and columns of the file before it was decoded at a smaller scale."""
+    """A gray image, the rows and columns of the file before it was decoded at a smaller scale, and, where the file
+    says so, the height and width in mm of a stored pixel."""
 
     pixels: UInt8[np.ndarray, "H W"]
     stored: tuple[int, int]
+    pixel_mm: tuple[float, float] | None = None
 
     @classmethod
     def whole(cls, pixels: UInt8[np.ndarray, "H W"]) -> "Decoded":

@@ -57,9 +57,9 @@ def prepare(
     """
     module, folder = lookup.load(SOURCES, source), Path(folder)
     config = make_config(module, options or {})
-    make_chunk = Squares(source, size, fit)
+    make_chunk = Squares(source, asdict(config), size, fit)
     table = module.read(folder, config)
-    request = _request(make_chunk, asdict(config), table)
+    request = _request(make_chunk, table)
     out = Path(out) if Path(out).name else Path(out).resolve()  # "." has no name to put another folder beside
     if _is_finished(out, request):
         return open_pack(out)
@@ -73,10 +73,10 @@ def prepare(
     return open_pack(partial.out)
 
 
-def _request(squares: "Squares", options: dict[str, Any], table: Table) -> dict[str, Any]:
+def _request(squares: "Squares", table: Table) -> dict[str, Any]:
     """What decides about every byte of the pack, but for the pixels of the files."""
     rows = {"images": len(table), "hash": _hash(table.drop(columns="path"))}
-    return asdict(squares) | {"options": options, "table": rows}
+    return asdict(squares) | {"table": rows}
 
 
 def _hash(table: pd.DataFrame) -> str:
@@ -103,6 +103,7 @@ class Squares:
     """Makes squares of `size` pixels of a source's images; calling it does one chunk, in a worker process."""
 
     source: str
+    options: dict[str, Any]
     size: int
     fit: str
 
@@ -126,10 +127,11 @@ class Squares:
 
     def _reader(self) -> Callable[[Record], Decoded]:
         """The source's own `load` where it has one, else the file behind `path`."""
-        module = lookup.load(SOURCES, self.source)
+        module, enough = lookup.load(SOURCES, self.source), 2 * self.size
         if hasattr(module, "load"):
-            return lambda record: Decoded.whole(module.load(record))
-        return lambda record: decode(Path(record["path"]), enough=2 * self.size)
+            config = make_config(module, self.options)
+            return lambda record: module.load(record, config, enough)
+        return lambda record: decode(Path(record["path"]), enough)
 
 
 def _note(square: UInt8[np.ndarray, "S S"], image: Decoded) -> Note:
@@ -139,6 +141,7 @@ def _note(square: UInt8[np.ndarray, "S S"], image: Decoded) -> Note:
         "sum": int(values.sum()),
         "sum_of_squares": int((values**2).sum()),
         "stored": image.stored,
+        "pixel_mm": image.pixel_mm or (None, None),
     }
 
 
@@ -161,7 +164,9 @@ def _appended(partial: Partial, chunk: Chunk) -> list[Note]:
 
 def _finish(partial: Partial, table: Table, recorded: dict[str, Any], folder: Path) -> None:
     """Write what belongs beside the pixels, and give the pack its name."""
-    notes = pd.DataFrame(partial.notes, columns=["content_hash", "sum", "sum_of_squares", "stored", "reason"])
+    notes = pd.DataFrame(
+        partial.notes, columns=["content_hash", "sum", "sum_of_squares", "stored", "pixel_mm", "reason"]
+    )
     readable = notes["reason"].isna()
     if not readable.any():
         partial.remove()
@@ -187,10 +192,15 @@ def _write_left_out(file: Path, rows: Table, reasons: pd.Series, folder: Path) -
 
 
 def _index(kept: Table, notes: pd.DataFrame, size: int, fit: str) -> pd.DataFrame:
-    """The index: the table without paths, with content hashes, its millimetres those of a pack's pixel."""
+    """The index: the table without paths, with content hashes, its millimetres those of a pack's pixel.
+
+    What the table does not say of a pixel's size, the file may have.
+    """
+    axes = ["pixel_mm_row", "pixel_mm_column"]
+    of_files = pd.DataFrame(notes["pixel_mm"].tolist(), columns=axes, dtype=float)
     spans = np.array([shrinkage(tuple(stored), size, fit) for stored in notes["stored"]])
     index = kept.drop(columns="path")
-    index[["pixel_mm_row", "pixel_mm_column"]] *= spans
+    index[axes] = index[axes].fillna(of_files) * spans
     index.insert(1, "content_hash", notes["content_hash"])
     return index
 

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,13 +26,41 @@ NUMBER_COLUMNS = ("age", "pixel_mm_row", "pixel_mm_column")
 
 
 @dataclass(frozen=True, kw_only=True)
+class TableFile:
+    """A table that comes with a collection, as it was published.
+
+    Attributes:
+        name: its place in the folder; packed (.gz) or not.
+        columns: those that every copy has.
+        rows: how many were published; another number is another version or a part.
+        needed: nothing can be read without it.
+    """
+
+    name: str
+    columns: tuple[str, ...] = ()
+    rows: int | None = None
+    needed: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
-    """What a collection is and on whose terms it may be used."""
+    """What a collection is, on whose terms it may be used, and what a whole copy of it holds.
+
+    Attributes:
+        tables: its tables.
+        counts: published images by split, all views, of the official split; `train+validate` counts both.
+        checksums: the file of SHA-256 sums that was published with it.
+        fetch: the command that fetches the files listed in `{list}` into `{folder}`.
+    """
 
     title: str
     licence: str
     citation: str
     url: str
+    tables: tuple[TableFile, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    checksums: str | None = None
+    fetch: str | None = None
 
 
 def make_config(module: ModuleType, options: Any) -> Any:
@@ -47,7 +75,7 @@ def make_config(module: ModuleType, options: Any) -> Any:
         checked = parser.parse_object({"options": given}).options.as_dict()
     except argparse.ArgumentError as error:
         name = module.__name__.rpartition(".")[2].replace("_", "-")
-        offered = ", ".join(field.name for field in fields(module.Config))
+        offered = ", ".join(option.name for option in fields(module.Config))
         raise UserError(f"source {name}: {' '.join(str(error).split())}; its options are {offered}") from None
     return module.Config(**checked)
 

@@ -19,6 +19,7 @@ from chexmsn.data.source import (
     LABEL,
     Source,
     Table,
+    TableFile,
     blank_to_null,
     check_table,
     index_by,
@@ -28,18 +29,30 @@ from chexmsn.data.source import (
     read_text_table,
 )
 
+_METADATA, _OFFICIAL, _EHR = "mimic-cxr-2.0.0-metadata.csv", "mimic-cxr-2.0.0-split.csv", "mimic-cxr-ehr-split.csv"
+_RADIOLOGIST = "mimic-cxr-2.1.0-test-set-labeled.csv"
+
 SOURCE = Source(
     title="MIMIC-CXR-JPG",
     licence="PhysioNet Credentialed Health Data License 1.5.0",
     citation="Johnson et al., MIMIC-CXR-JPG, a large publicly available database of labeled chest radiographs, "
     "arXiv 1901.07042",
     url="https://physionet.org/content/mimic-cxr-jpg/",
+    tables=(
+        TableFile(name=_METADATA, columns=("dicom_id", "subject_id", "study_id", "ViewPosition"), rows=377_110),
+        TableFile(name=_OFFICIAL, columns=("dicom_id", "study_id", "subject_id", "split"), rows=377_110),
+        TableFile(name="mimic-cxr-2.0.0-chexpert.csv", columns=("study_id", *CHEXPERT_FINDINGS), rows=227_827),
+        TableFile(
+            name="mimic-cxr-2.0.0-negbio.csv", columns=("study_id", *CHEXPERT_FINDINGS), rows=227_827, needed=False
+        ),
+        TableFile(name=_RADIOLOGIST, columns=("study_id",), needed=False),
+        TableFile(name=_EHR, columns=("dicom_id", "split"), needed=False),
+    ),
+    counts={"train": 368_960, "validate": 2_991, "test": 5_159},
+    checksums="SHA256SUMS.txt",
 )
 
 FRONTAL = ("AP", "PA")
-
-_METADATA, _OFFICIAL, _EHR = "mimic-cxr-2.0.0-metadata.csv", "mimic-cxr-2.0.0-split.csv", "mimic-cxr-ehr-split.csv"
-_RADIOLOGIST = "mimic-cxr-2.1.0-test-set-labeled.csv"
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json, write_atomic, write_json
+from chexmsn.data.decode import Decoded
 from chexmsn.data.phantom.people import FINDINGS, SPLITS, body_of, course, report
 from chexmsn.data.phantom.picture import Spec, field_of, picture
 from chexmsn.data.source import (
@@ -94,9 +93,9 @@ def _info(file: Path) -> dict[str, int]:
     return info
 
 
-def load(record: Mapping[str, Any]) -> UInt8[np.ndarray, "S S"]:
+def load(record: Mapping[str, Any], config: Config, enough: int) -> Decoded:
     """Draw the image whose specification stands in `path`."""
-    return picture(Spec.parse(record["path"]))
+    return Decoded.whole(picture(Spec.parse(record["path"])))
 
 
 def fake(folder: Path, *, patients: int = 8, seed: int = 0, size: int = 96) -> None:
