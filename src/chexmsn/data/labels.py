@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float32
 
+from chexmsn.data.columns import plain
+
 CHEXPERT_FINDINGS = (
     "Atelectasis",
     "Cardiomegaly",
@@ -37,13 +39,8 @@ _SYNONYMS = {
 }
 
 
-def _plain(name: str) -> str:
-    """A name without case and punctuation: what two spellings of one finding share."""
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
-
-
-_VOCABULARY = {_plain(name): name for name in CHEXPERT_FINDINGS + NIH_FINDINGS}
-_VOCABULARY |= {_plain(synonym): name for synonym, name in _SYNONYMS.items()}
+_VOCABULARY = {plain(name): name for name in CHEXPERT_FINDINGS + NIH_FINDINGS}
+_VOCABULARY |= {plain(synonym): name for synonym, name in _SYNONYMS.items()}
 
 
 def canonical(finding: str) -> str:
@@ -55,7 +52,7 @@ def canonical(finding: str) -> str:
     'Covid 19'
     """
     words = finding.replace("_", " ").split()
-    return _VOCABULARY.get(_plain(finding)) or " ".join(word[:1].upper() + word[1:] for word in words)
+    return _VOCABULARY.get(plain(finding)) or " ".join(word[:1].upper() + word[1:] for word in words)
 
 
 def shared_findings(a: Iterable[str], b: Iterable[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from chexmsn.core.errors import UserError
+from chexmsn.data.columns import ages, inside, sexes
 from chexmsn.data.source import (
     Source,
     Table,
@@ -95,7 +96,7 @@ def read(folder: Path, config: Config) -> Table:
     if _leads_out(config.table) or not file.is_file():
         raise UserError(f"{folder} has no table {config.table}: name it with the option `table`")
     rows = read_text_table(file, config.columns())
-    images = _inside(rows[config.image], file)
+    images = inside(rows[config.image], file)
     columns = {
         "path": [str(file.parent / name) for name in images],
         "image_key": config.key_prefix + images,
@@ -103,19 +104,11 @@ def read(folder: Path, config: Config) -> Table:
         "split": _splits(rows, config),
         "study_id": _optional(rows, config.study),
         "view": _optional(rows, config.view).str.upper(),
-        "sex": _optional(rows, config.sex).str.upper().str[:1].where(lambda sex: sex.isin(["M", "F"])),
-        "age": _ages(_optional(rows, config.age), file),
+        "sex": sexes(_optional(rows, config.sex)),
+        "age": ages(_optional(rows, config.age), file),
     }
     table = make_table(columns, read_labels(rows, config.finding_columns(), file))
     return check_table(_without_left_out(table, config), file)
-
-
-def _inside(names: pd.Series, file: Path) -> pd.Series:
-    """The names, once none of them leads out of the folder; `./a.png` is `a.png`."""
-    for row, name in enumerate(names, start=1):
-        if not name or _leads_out(name):
-            raise UserError(f"{file}: row {row} names the image {name!r}: give a path inside the folder of the table")
-    return names.map(lambda name: str(PurePosixPath(name)))
 
 
 def _leads_out(name: str) -> bool:
@@ -127,15 +120,6 @@ def _optional(rows: pd.DataFrame, column: str | None) -> pd.Series:
     if column is None:
         return pd.Series(None, index=rows.index, dtype="str")
     return blank_to_null(rows[column])
-
-
-def _ages(text: pd.Series, file: Path) -> pd.Series:
-    """Years; `058Y`, as NIH and DICOM write it, is 58."""
-    years = pd.to_numeric(text.str.removesuffix("Y"), errors="coerce")
-    wrong = np.flatnonzero(years.isna() & text.notna())
-    if wrong.size:
-        raise UserError(f"{file}: row {wrong[0] + 1} has the age {text.iloc[wrong[0]]!r}: give years as a number")
-    return years
 
 
 def _splits(rows: pd.DataFrame, config: Config) -> Sequence[str | None]:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from chexmsn.core.errors import UserError
 from chexmsn.data.labels import CHEXPERT_FINDINGS, canonical
+from chexmsn.data.look_alike import picture
 from chexmsn.data.source import (
     LABEL,
     Source,
@@ -242,10 +243,5 @@ def _fake_labels(studies: pd.DataFrame, rng: np.random.Generator) -> pd.DataFram
 
 
 def _draw_fake(file: Path, rows: int, columns: int, rng: np.random.Generator) -> None:
-    """A bright middle between two dark fields, lit unevenly: enough to tell images apart."""
-    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
-    fields = sum(np.exp(-(((x - side) / 0.3) ** 2) - ((y - rng.normal(0, 0.1)) / 0.6) ** 2) for side in (-0.45, 0.45))
-    blob = np.exp(-((x - rng.uniform(-0.6, 0.6)) ** 2 + (y - rng.uniform(-0.6, 0.6)) ** 2) / 0.02)
-    light = 0.75 + 0.2 * x * rng.uniform(-1, 1) + 0.1 * y - 0.5 * fields + 0.3 * blob
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((255 * light.clip(0, 1)).astype(np.uint8)).save(file, quality=95)
+    Image.fromarray((255 * picture(rows, columns, rng)).astype(np.uint8)).save(file, quality=95)
