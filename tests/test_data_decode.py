@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from chexmsn.data.decode import UnreadableImage, decode, fit_square, shrinkage
+from chexmsn.data.decode import UnreadableImage, decode, fit_square, shrinkage, to_depth
 
 
 def ramp(height=80, width=120) -> np.ndarray:
@@ -50,10 +51,27 @@ def test_jpeg_of_any_mode(tmp_path, mode):
 def test_16_bits_are_scaled_by_the_image_s_own_range(tmp_path):
     twelve_bit = (ramp().astype(np.uint16) * 16) + 100
     pixels = decode(saved(tmp_path, Image.fromarray(twelve_bit)), 16).pixels
+    assert pixels.dtype == np.uint16
     assert pixels.min() == 0
-    assert pixels.max() == 255
-    expected = (ramp() - ramp().min()) / (ramp().max() - ramp().min()) * 255
+    assert pixels.max() == 65535
+    expected = (ramp() - ramp().min()) / (ramp().max() - ramp().min()) * 65535
     assert np.abs(pixels - expected).max() <= 1
+
+
+@given(values=arrays(np.uint16, (5, 7)))
+def test_8_bits_are_the_nearest_of_16_and_white_stays_white(values):
+    eight = to_depth(values, np.dtype(np.uint8))
+    assert np.abs(eight * 257.0 - values).max() <= 128
+    again = to_depth(eight, np.dtype(np.uint16))
+    assert np.array_equal(to_depth(again, np.dtype(np.uint8)), eight)
+
+
+@given(height=st.integers(16, 200), width=st.integers(16, 200), fit=st.sampled_from(["crop", "stretch", "pad"]))
+def test_a_square_of_16_bits_is_that_of_8_only_finer(height, width, fit):
+    deep = to_depth(ramp(height, width), np.dtype(np.uint16))
+    fine, coarse = fit_square(deep, 32, fit), fit_square(ramp(height, width), 32, fit)
+    assert fine.dtype == np.uint16
+    assert np.abs(fine / 257 - coarse).max() <= 1.01  # Pillow rounds after each of the two axes
 
 
 def test_16_bits_of_one_value_are_black(tmp_path):

@@ -9,12 +9,18 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import simplejpeg
-from jaxtyping import Num, UInt8
+from jaxtyping import Num, UInt8, UInt16
 from PIL import Image
 
 from chexmsn.core.errors import UserError
 
 Fit = Literal["crop", "stretch", "pad"]
+
+Gray = UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"]
+"""An image of one channel; black is 0, and white the largest number that its kind holds: 255 or 65535."""
+
+Square = UInt8[np.ndarray, "S S"] | UInt16[np.ndarray, "S S"]
+"""The same for an image as wide as high."""
 
 SMALLEST_SIDE = 16
 """Fewer pixels than this along a side is an icon, not a radiograph."""
@@ -41,22 +47,22 @@ class Decoded(NamedTuple):
     """A gray image, the rows and columns of the file before it was decoded at a smaller scale, and, where the file
     says so, the height and width in mm of a stored pixel."""
 
-    pixels: UInt8[np.ndarray, "H W"]
+    pixels: Gray
     stored: tuple[int, int]
     pixel_mm: tuple[float, float] | None = None
 
     @classmethod
-    def whole(cls, pixels: UInt8[np.ndarray, "H W"]) -> "Decoded":
+    def whole(cls, pixels: Gray) -> "Decoded":
         """An image that was not scaled."""
         return cls(pixels, pixels.shape)
 
 
 def decode(path: Path, enough: int) -> Decoded:
-    """Read a JPEG or PNG, known by its content and not its name, as upright 8-bit gray.
+    """Read a JPEG or PNG, known by its content and not its name, as upright gray.
 
     A JPEG much larger than needed is decoded at an eighth to half of its size, yet with at least `enough`
-    pixels along both sides. Colour becomes luma (ITU-R 601), alpha is dropped, more than 8 bits
-    are scaled from the image's own range to 0 ... 255 (as the makers of MIMIC-CXR-JPG did with DICOM).
+    pixels along both sides. Colour becomes luma (ITU-R 601), alpha is dropped. More than 8 bits stay
+    16, scaled from the image's own range to 0 ... 65535 (as the makers of MIMIC-CXR-JPG did with DICOM, to 255).
 
     Raises UnreadableImage for what is missing, empty, truncated, no image, or absurdly large or small.
     """
@@ -95,17 +101,35 @@ def _jpeg_to_gray(content: bytes, enough: int) -> UInt8[np.ndarray, "H W"]:
     return simplejpeg.decode_jpeg(content, "GRAY", min_height=enough, min_width=enough, min_factor=2)[:, :, 0]
 
 
-def _to_gray(image: Image.Image) -> UInt8[np.ndarray, "H W"]:
-    if image.mode.startswith(("I", "F")):
-        return _to_8_bit(np.asarray(image))
+def _to_gray(image: Image.Image) -> Gray:
+    if image.mode.startswith("I"):
+        return _full_range(np.asarray(image))
     if image.mode == "P":  # a palette may hide transparency
         image = image.convert("RGBA")
     return np.asarray(image.convert("L"))
 
 
-def _to_8_bit(pixels: Num[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+def _full_range(pixels: Num[np.ndarray, "H W"]) -> UInt16[np.ndarray, "H W"]:
     low, high = float(pixels.min()), float(pixels.max())
-    return ((pixels - low) * (255 / max(high - low, 1.0))).round().astype(np.uint8)
+    scaled = pixels.astype(np.float32)  # exact for 16 bits; in place from here, for a film may have 89 million pixels
+    scaled -= low
+    scaled *= 65535 / max(high - low, 1.0)
+    return np.rint(scaled, out=scaled).astype(np.uint16)
+
+
+def to_depth(pixels: Gray, dtype: np.dtype) -> Gray:
+    """The same image in 8 or 16 bits: white stays white, so that 255 and 65535 stand for each other.
+
+    >>> to_depth(np.array([[0, 1, 255]], np.uint8), np.dtype(np.uint16)).tolist()
+    [[0, 257, 65535]]
+    >>> to_depth(np.array([[128, 129, 65535]], np.uint16), np.dtype(np.uint8)).tolist()
+    [[0, 1, 255]]
+    """
+    if pixels.dtype == dtype:
+        return pixels
+    if dtype == np.uint16:
+        return pixels * np.uint16(257)
+    return ((pixels + np.uint32(128)) // 257).astype(np.uint8)
 
 
 def check_fit(fit: str) -> None:
@@ -114,8 +138,8 @@ def check_fit(fit: str) -> None:
         raise UserError(f"fit must be one of {', '.join(get_args(Fit))}, not {fit!r}")
 
 
-def fit_square(pixels: UInt8[np.ndarray, "H W"], size: int, fit: Fit) -> UInt8[np.ndarray, "S S"]:
-    """A size x size image, resized with an antialiased triangle filter (torchvision's default).
+def fit_square(pixels: Gray, size: int, fit: Fit) -> Square:
+    """A size x size image of the same depth, resized with an antialiased triangle filter (torchvision's default).
 
     `crop`: the centre square, `stretch`: both sides to `size`, `pad`: the whole image on black.
 
@@ -135,10 +159,10 @@ def _centre_square(image: Image.Image) -> tuple[float, float, float, float]:
     return left, top, left + side, top + side
 
 
-def _pad(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S"]:
+def _pad(image: Image.Image, size: int) -> Square:
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
-    square = Image.new("L", (size, size))
+    square = Image.new(image.mode, (size, size))
     square.paste(image.resize((width, height), Image.Resampling.BILINEAR), ((size - width) // 2, (size - height) // 2))
     return np.asarray(square)
 

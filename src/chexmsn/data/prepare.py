@@ -20,7 +20,7 @@ from chexmsn.core.progress import progress
 from chexmsn.core.record import differences
 from chexmsn.data._partial import Note, Partial
 from chexmsn.data._pool import ordered_map
-from chexmsn.data.decode import Decoded, UnreadableImage, check_fit, decode, fit_square, shrinkage
+from chexmsn.data.decode import Decoded, UnreadableImage, check_fit, decode, fit_square, shrinkage, to_depth
 from chexmsn.data.pack import FORMAT, IMAGES, INDEX, INFO, LEFT_OUT, Pack, open_pack, sha256
 from chexmsn.data.source import LABEL, TEXT_COLUMNS, Table, make_config
 from chexmsn.data.splits import SPLITS
@@ -121,7 +121,7 @@ class Squares:
             except UnreadableImage as error:
                 notes.append({"reason": str(error)})
             else:
-                squares.append(fit_square(image.pixels, self.size, self.fit))
+                squares.append(to_depth(fit_square(image.pixels, self.size, self.fit), np.dtype(np.uint8)))
                 notes.append(_note(squares[-1], image))
         return np.array(squares, np.uint8).reshape(-1, self.size, self.size), notes
 
