@@ -1,5 +1,6 @@
 """The stress test on small packs: what it writes, that it resumes, that nothing but the seed and the images decides."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 from chexmsn.core.batch import to_images
 from chexmsn.core.device import choose_device
 from chexmsn.core.errors import UserError
+from chexmsn.core.lookup import load
 from chexmsn.data.labels import CHEXPERT_FINDINGS, Policy
 from chexmsn.data.pack import open_pack
 from chexmsn.data.prepare import prepare
@@ -24,7 +26,7 @@ from chexmsn.evaluation.judgement import TABLES
 from chexmsn.evaluation.results import COLUMNS
 from chexmsn.evaluation.scoring import Parts, Scorer
 from chexmsn.evaluation.so_far import PeekConfig, peek
-from chexmsn.evaluation.stress import StressConfig, stress
+from chexmsn.evaluation.stress import ADAPTERS, StressConfig, stress
 from chexmsn.models.artefact import load_classifier, save_classifier
 from chexmsn.report.results import read_run
 from chexmsn.views import evaluation_view
@@ -76,7 +78,7 @@ def test_the_files_of_a_run(home):
     folder = home / "full"
     assert {path.name for path in folder.iterdir()} == {
         *("run.json", "scores.parquet", "labels.parquet", "results.csv", "training.csv"),
-        *(f"{name}.parquet" for name in TABLES if name != "operating"),  # these models have no thresholds
+        *(f"{name}.parquet" for name in TABLES),
     }
     results = pd.read_parquet(folder / "results.parquet")
     assert tuple(results.columns) == COLUMNS
@@ -280,7 +282,7 @@ def test_parts_of_another_version_are_told(home, tmp_path, monkeypatch):
 def test_a_killed_run_goes_on(home, tmp_path):
     out = tmp_path / "run"
     code = (
-        "from pathlib import Path; from chexmsn.evaluation.stress import StressConfig, stress; "
+        "from pathlib import Path; from chexmsn.evaluation.stress import ADAPTERS, StressConfig, stress; "
         f"stress(StressConfig(model=Path({str(home / 'vit')!r}), data=Path({str(home / 'nih' / 'pack')!r}), "
         f"out=Path({str(out)!r}), conditions=('standard', 'fills'), resamples=20, batch_size=1, device='cpu'))"
     )
@@ -357,6 +359,24 @@ def test_a_model_that_diverged_is_told(home, tmp_path):
     save_classifier(tmp_path / "model", artefact.classifier, thresholds={}, provenance={})
     with pytest.raises(UserError, match="not numbers"):
         stress(asked(home, model=tmp_path / "model", out=tmp_path / "run"))
+
+
+def test_answers_that_are_no_numbers_under_a_condition_name_it_and_the_row(home, tmp_path):
+    (tmp_path / "net.py").write_text(
+        "def score(x):\n    flat = x.std(dim=(1, 2, 3)) < 0.03\n    dark = x.mean(dim=(1, 2, 3))\n"
+        "    return dark.masked_fill(flat, float('nan'))[:, None].expand(-1, 2)\n"
+        "def build():\n    return score\n"
+    )
+    options = load(ADAPTERS, "python").Config(findings=("Effusion", "Mass"), size=SIZE, channels=1, patch=8)
+    config = asked(home, model=tmp_path / "net.py:build", adapter="python", options=options, out=tmp_path / "run")
+    told = (
+        r"to 4 of 4 images are not numbers under contrast at 5 \(repeat 0\), "
+        "the first to row 1 of labels.parquet, for Effusion"
+    )
+    with pytest.raises(UserError, match=told) as caught:
+        stress(dataclasses.replace(config, conditions=("brightness:1", "contrast:5"), batch_size=4))
+    labels = pd.read_parquet(tmp_path / "run" / "labels.parquet")
+    assert not any(key in str(caught.value) for key in labels["image_key"])
 
 
 def test_bad_options(home, tmp_path):

@@ -185,7 +185,18 @@ def changed(column: str, value):
         (lambda table: table.assign(repeat="first"), "row 1 has first as its repeat: number them"),
         (lambda table: table.assign(repeat=0.5), "row 1 has 0.5 as its repeat: number them"),
         (changed("effusion", np.nan), r"row 4 has nan as effusion, which is no number"),
-        (changed("effusion", 7.0), r"to 7, which are no probabilities: if these are logits"),
+        (changed("effusion", "n/a?"), r"row 4 has n/a\? as effusion, which is no number"),
+        (changed("effusion", 7.0), r"to 7, which are no probabilities: if these are logits.*or divide by 100"),
+        (changed("effusion", -7.0), r"-7 to 1, which are no probabilities: if these are logits.*each other\)$"),
+        (
+            lambda table: table.assign(effusion=0.5, Cardiomegaly=0.25),
+            r"answers 10 different images alike \(0.25, 0.5\)",
+        ),
+        (changed("severity", 6.0), r"has 6\.0 as its severity, but the severity of .* lies in \(0, 5\]: mend it"),
+        (
+            lambda table: table.replace({"condition": {"gaussian-blur": "patches-black/block"}}),
+            r"\(patches-black/block\) has \d\.0 as its severity, but .* is a share in \(0, 1\)",
+        ),
         (lambda table: table[(table["condition"] == "clean") | (table.index % 7 > 0)], r"of the 10 clean images under"),
         (lambda table: table.assign(image="x" + table["image"]), r"such as ximages.*give both tables the same names"),
     ],
@@ -220,3 +231,91 @@ def test_files_that_are_none(home, tmp_path):
     (tmp_path / "a.parquet").write_text("no table")
     with pytest.raises(UserError, match=r"a.parquet cannot be read as a table"):
         judge_scores(asked(home, scores=tmp_path / "a.parquet", out=tmp_path / "run"))
+
+
+# --- what is told of a table that can be judged
+
+
+def judged_doubts(home: Path, out: Path, **changes) -> list[str]:
+    judge_scores(asked(home, out=out, **changes))
+    return json.loads((out / "run.json").read_text())["doubts"]
+
+
+def test_columns_of_numbers_that_match_nothing_are_told(home, tmp_path, caplog):
+    table = pd.read_csv(home / "scores.csv").assign(study=50_000_000, Oedema=0.5, age=60, comment="none")
+    table.to_csv(tmp_path / "scores.csv", index=False)
+    (doubt,) = judged_doubts(home, tmp_path / "run", scores=tmp_path / "scores.csv")
+    assert "no label is called as, and that are not judged: study, Oedema; if one" in doubt and doubt in caplog.text
+    assert judged_doubts(home, tmp_path / "told") == []
+
+
+def test_probabilities_that_are_said_to_be_logits_are_told(home, tmp_path):
+    (doubt,) = judged_doubts(home, tmp_path / "run", answers="logits")
+    assert "lie in [0, 1] and are said to be logits" in doubt
+
+
+def with_validation(home: Path, place: Path) -> Path:
+    """The table, with clean scores of the images of the split validate."""
+    index = pd.read_parquet(home / "data" / "pack" / "index.parquet")
+    keys = index.loc[index["split"] == "validate", "image_key"].to_numpy()
+    effusion = index.set_index("image_key").loc[keys, "label:Pleural Effusion"].fillna(0).to_numpy()
+    more = {"image": keys, "condition": "clean", "severity": 0.0, "repeat": 0, "Cardiomegaly": 0.4}
+    more["effusion"] = np.where(effusion == 1, 0.625, 0.25)
+    pd.concat([pd.read_csv(home / "scores.csv"), pd.DataFrame(more)]).to_csv(place, index=False)
+    return place
+
+
+def test_thresholds_are_chosen_on_scores_of_the_split_validate(home, tmp_path):
+    judge_scores(asked(home, scores=with_validation(home, tmp_path / "scores.csv"), out=tmp_path / "run"))
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["thresholds"]["Pleural Effusion"] == pytest.approx(0.625)
+    assert (
+        "clean images of" in record["thresholds_from"] and "of the split validate of pack" in record["thresholds_from"]
+    )
+    operating = pd.read_parquet(tmp_path / "run" / "operating.parquet")
+    assert set(operating["corruption"]) == {"clean", "poisson-noise", "gaussian-blur"}
+    assert len(pd.read_parquet(tmp_path / "run" / "labels.parquet")) == 10, "the images of the threshold are not tested"
+
+
+def test_without_scores_of_other_images_there_is_no_operating_point_and_it_is_told(home, tmp_path):
+    judge_scores(asked(home, out=tmp_path / "run"))
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["thresholds"] == {} and record["thresholds_from"].startswith("none: the model brings none")
+    assert not (tmp_path / "run" / "operating.parquet").exists()
+
+
+@pytest.mark.parametrize("data", ["data/pack", "labels.csv"])
+def test_thresholds_of_a_file(data, home, tmp_path):
+    (tmp_path / "limits.csv").write_text("finding,threshold\nEffusion,0.31\nHernia,0.2\n")
+    judge_scores(asked(home, data=home / data, out=tmp_path / "run", thresholds=str(tmp_path / "limits.csv")))
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["thresholds"] == {"Pleural Effusion": 0.31}
+    assert record["thresholds_from"] == "given in the file limits.csv"
+    (tmp_path / "limits.csv").write_text("finding,threshold\nEffusion,0.5\n")
+    with pytest.raises(UserError, match="thresholds: "):
+        judge_scores(asked(home, data=home / data, out=tmp_path / "run", thresholds=str(tmp_path / "limits.csv")))
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "text", "message"),
+    [
+        ("test", None, r"not chosen on the tested images, the split 'test'"),
+        ("validate", None, r"lacks clean scores of some images of the split validate"),
+        ("tets", None, r"thresholds is a split \(there is no other\) or a CSV file \(finding, threshold\), not 'tets'"),
+        ("limits.csv", "finding,limit\nMass,0.3\n", r"lacks the column threshold"),
+        (
+            "limits.csv",
+            "finding,threshold\nEdema,0.3\n",
+            r"no threshold of Cardiomegaly, Pleural Effusion: it names Edema",
+        ),
+        ("limits.csv", "finding,threshold\nMass,30\n", r"has '30' as the threshold of Mass: give a probability"),
+        ("limits.csv", "finding,threshold\nMass,0.3\nmass,0.4\n", r"finding Mass is listed more than once"),
+    ],
+)
+def test_thresholds_that_cannot_be(asked_for, text, message, home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if text:
+        Path(asked_for).write_text(text)
+    with pytest.raises(UserError, match=message):
+        judge_scores(asked(home, out=tmp_path / "run", thresholds=asked_for))
+    assert not (tmp_path / "run").exists()

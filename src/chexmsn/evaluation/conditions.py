@@ -223,8 +223,23 @@ def _severity(corruption: str, text: str) -> float:
         severity = float(text)
     except ValueError:
         severity = float("nan")
-    if drops_patches(corruption) and not 0 < severity < 1:
-        raise UserError(f"the severity of {corruption} is a share in (0, 1), not {text!r}: take {corruption}:0.7")
-    if not drops_patches(corruption) and not 0 < severity <= 5:
-        raise UserError(f"the severity of {corruption} lies in (0, 5], not {text!r}: take for example {corruption}:3")
+    if rule := broken_rule(Condition(corruption, severity)):
+        example = 0.7 if drops_patches(corruption) else 3
+        raise UserError(f"{rule}, not {text!r}: take for example {corruption}:{example}")
     return severity
+
+
+def broken_rule(condition: Condition) -> str | None:
+    """What a condition of ours has to keep and does not; None for the others, whose severities mean what they like.
+
+    >>> broken_rule(Condition("tokens-removed", 70.0))
+    'the severity of tokens-removed is a share in (0, 1)'
+    >>> broken_rule(Condition("gaussian-blur", 3.0)), broken_rule(Condition("dust", 70.0))
+    (None, None)
+    """
+    corruption, severity = condition.corruption, condition.severity
+    if drops_patches(corruption):
+        return None if 0 < severity < 1 else f"the severity of {corruption} is a share in (0, 1)"
+    if corruption in lookup.names(CORRUPTIONS) and not 0 < severity <= 5:
+        return f"the severity of {corruption} lies in (0, 5]"
+    return None

@@ -15,9 +15,9 @@ from jaxtyping import Float32, Float64
 from chexmsn.core.errors import UserError
 from chexmsn.core.shapes import Pixels
 from chexmsn.data.collection import Collection
-from chexmsn.evaluation.adapters._model import Input, Model
+from chexmsn.evaluation.adapters._model import Answers, Input, Model
 from chexmsn.evaluation.cohort import findings_of, labels_of
-from chexmsn.evaluation.scoring import Degraded, probabilities, view
+from chexmsn.evaluation.scoring import clean_scores, view
 from chexmsn.metrics.bootstrap import patient_counts, percentile_interval, resampled_auroc
 from chexmsn.metrics.ranking import auroc, both_classes, macro
 
@@ -63,7 +63,7 @@ class Sample:
     def scores(self, model: Model) -> Float32[np.ndarray, "N C"]:
         """The probabilities of the labelled findings."""
         batches = self.pixels.split(self.batch_size)
-        found = [probabilities(model, Degraded(view(batch, model), None)) for batch in batches]
+        found = [clean_scores(model, batch) for batch in batches]
         return np.concatenate(found)[:, list(self.outputs)]
 
 
@@ -98,7 +98,8 @@ def doubts(model: Model, sample: Sample) -> list[str]:
     check_taken(model, sample.pixels[:1])
     scores = sample.scores(model)
     check_probabilities(scores, model.name)
-    _check_varied(scores, model)
+    remedy = "see value_range, mean and std, and whether its weights are loaded"
+    check_varied(scores, model.name, f", fed with {model.input}: {remedy}")
     _check_repeated(scores, model, sample)
     return [*_already_probabilities(model, sample), *ranking_doubts(scores, sample.labels)]
 
@@ -144,24 +145,23 @@ def check_probabilities(scores: Float32[np.ndarray, "N C"], name: str) -> None:
     """Raise UserError for scores outside [0, 1]."""
     low, high = float(scores.min()), float(scores.max())
     if low < 0 or high > 1:
+        percent = ", or divide by 100 what is per cent" if low >= 0 and high <= 100 else ""
         raise UserError(
             f"{name} gives {low:.3g} to {high:.3g}, which are no probabilities: if these are logits, set the option "
-            "answers to logits (findings) or softmax (classes that exclude each other)"
+            f"answers to logits (findings) or softmax (classes that exclude each other){percent}"
         )
 
 
-def _check_varied(scores: Float32[np.ndarray, "N C"], model: Model) -> None:
+def check_varied(scores: Float32[np.ndarray, "N C"], name: str, remedy: str) -> None:
+    """Raise UserError where no score tells one image from another."""
     if len(scores) > 1 and (np.ptp(scores, axis=0) == 0).all():
-        raise UserError(
-            f"{model.name} answers {len(scores)} different images alike ({_some(scores[0])}), fed with {model.input}: "
-            "see value_range, mean and std, and whether its weights are loaded"
-        )
+        raise UserError(f"{name} answers {len(scores)} different images alike ({_some(scores[0])}){remedy}")
 
 
 def _check_repeated(scores: Float32[np.ndarray, "N C"], model: Model, sample: Sample) -> None:
     """The first images once more, each alone."""
     count = min(4, len(scores))
-    alone = [probabilities(model, Degraded(view(image, model), None)) for image in sample.pixels[:count].split(1)]
+    alone = [clean_scores(model, image) for image in sample.pixels[:count].split(1)]
     differ = float(np.abs(np.concatenate(alone)[:, list(sample.outputs)] - scores[:count]).max())
     if differ > SAME:
         raise UserError(
@@ -180,12 +180,19 @@ def _constant(scores: Float32[np.ndarray, "N C"], labels: pd.DataFrame) -> list[
 def _already_probabilities(model: Model, sample: Sample) -> list[str]:
     if model.answers == "probabilities":
         return []
-    answers = torch.cat([model.raw(view(batch, model)) for batch in sample.pixels.split(sample.batch_size)])
-    if answers.min() < 0 or answers.max() > 1:
+    batches = sample.pixels.split(sample.batch_size)
+    return already_probabilities(
+        np.concatenate([model.raw(view(b, model)).cpu().numpy() for b in batches]), model.answers
+    )
+
+
+def already_probabilities(answers: Float32[np.ndarray, "N C"], kind: Answers) -> list[str]:
+    """Whether answers that are said to be something else look like probabilities."""
+    if kind == "probabilities" or answers.min() < 0 or answers.max() > 1:
         return []
     return [
-        f"the answers to {len(answers)} clean images lie in [0, 1] and are said to be {model.answers}: "
-        "if they are probabilities already, give --options.answers probabilities"
+        f"the answers to {len(answers)} clean images lie in [0, 1] and are said to be {kind}: if they are "
+        "probabilities already, set the option answers to probabilities"
     ]
 
 

@@ -20,7 +20,7 @@ from chexmsn.core.progress import progress
 from chexmsn.data.decode import Fit, UnreadableImage, decode, fit_square, to_depth
 from chexmsn.evaluation.adapters._model import Model
 from chexmsn.evaluation.adapters.chexmsn import model_of
-from chexmsn.evaluation.scoring import Degraded, probabilities, view
+from chexmsn.evaluation.scoring import clean_scores
 from chexmsn.models.artefact import ClassifierArtefact, load_classifier
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class _Files(Dataset):
 
 
 def _probabilities(model: Model, squares: UInt8[np.ndarray, "B S S"]) -> Float32[np.ndarray, "B C"]:
-    return probabilities(model, Degraded(view(torch.from_numpy(squares), model), None))
+    return clean_scores(model, torch.from_numpy(squares))
 
 
 def _beside(out: Path) -> Path:

@@ -19,16 +19,19 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.tables import read_table
 from chexmsn.data.collection import Collection
 from chexmsn.data.labels import Policy
+from chexmsn.data.pack import Pack
 from chexmsn.evaluation.cohort import LEVEL, Cohort, Resampling, findings_of
 from chexmsn.evaluation.conditions import Condition, mechanism
 from chexmsn.evaluation.judgement import judged, write_table, write_tables
 from chexmsn.evaluation.results import without_interval
 from chexmsn.evaluation.scoring import Cell, Parts
+from chexmsn.evaluation.thresholds import Thresholds
 from chexmsn.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
+STAGES = ("pretraining", "training")
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Terms:
         seen: the corruptions that the model was trained on.
         resamples: how often the patients are resampled for the intervals.
         seed: every mask, noise and resample follows from it.
-        thresholds: from which score on each finding counts as present; a finding may have none.
+        thresholds: from which score on each finding counts as present, and where that comes from.
     """
 
     model: str
@@ -102,7 +105,7 @@ class Terms:
     seen: Sequence[str]
     resamples: int
     seed: int
-    thresholds: Mapping[str, float] = field(default_factory=dict)
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -113,7 +116,7 @@ class Terms:
             "resamples": self.resamples,
             "level": LEVEL,
             "interval": "percentile",
-            "thresholds": self.thresholds,
+            **self.thresholds.facts,
             "seen_in_training": self.seen,
         }
 
@@ -184,7 +187,7 @@ def _judge(run: RunFolder, terms: Terms) -> list[str]:
         conditions=terms.conditions,
         not_applicable=terms.not_applicable,
         seen=terms.seen,
-        thresholds=terms.thresholds,
+        thresholds=terms.thresholds.values,
     )
     write_tables(run.path, tables)
     unsure = without_interval(tables["results"])
@@ -226,18 +229,24 @@ def check_policy(policy: Policy) -> None:
 def check_unseen(images: Collection, provenance: Mapping[str, Any], model: str) -> None:
     """Raises UserError where a model was trained on the images that are to test it."""
     (split,), (pack,) = images.splits, images.packs
-    for stage in ("pretraining", "training"):
-        used = provenance.get(stage, {}).get("data", {}).get("packs", {})
-        if split in used.get(pack.fingerprint, []):
-            raise UserError(
-                f"the split {split!r} of {pack.folder} was used in the {stage} of {model}, and a "
-                "model cannot be tested on what it was trained on: choose another split"
-            )
+    if stage := stage_that_saw(pack, split, provenance):
+        raise UserError(
+            f"the split {split!r} of {pack.folder} was used in the {stage} of {model}, and a "
+            "model cannot be tested on what it was trained on: choose another split"
+        )
+
+
+def stage_that_saw(pack: Pack, split: str, provenance: Mapping[str, Any]) -> str | None:
+    """Which stage of a model's making used a split of a pack: pretraining, training or, as far as is known, none."""
+    for stage in STAGES:
+        if split in provenance.get(stage, {}).get("data", {}).get("packs", {}).get(pack.fingerprint, []):
+            return stage
+    return None
 
 
 def methods_of(provenance: Mapping[str, Any]) -> list[str]:
     """The methods that made a model, one after the other; of a checkpoint the last one is known."""
-    stages = [provenance[stage]["config"]["method"] for stage in ("pretraining", "training") if stage in provenance]
+    stages = [provenance[stage]["config"]["method"] for stage in STAGES if stage in provenance]
     return stages or [provenance[name] for name in ("method",) if name in provenance]
 
 

@@ -20,10 +20,11 @@ from chexmsn.data.labels import Policy, apply_policy, canonical
 from chexmsn.data.pack import open_pack
 from chexmsn.data.source import LABEL, index_by, read_labels, read_text_table
 from chexmsn.evaluation.adapters._model import Answers, probabilities_of
-from chexmsn.evaluation.conditions import CLEAN, Condition
+from chexmsn.evaluation.conditions import CLEAN, Condition, broken_rule
 from chexmsn.evaluation.findings import match
-from chexmsn.evaluation.model_check import check_probabilities, ranking_doubts
+from chexmsn.evaluation.model_check import already_probabilities, check_probabilities, check_varied, ranking_doubts
 from chexmsn.evaluation.result_folder import Terms, Tested, check_policy, fill, labels_table, record
+from chexmsn.evaluation.thresholds import Thresholds, asked_thresholds, find_thresholds
 from chexmsn.training.run_folder import open_run
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,9 @@ class ScoreTableConfig:
         answers: what the scores are: probabilities, logits, or softmax (logits of classes that exclude each other).
         split: split of a pack whose labels are used.
         labels: what uncertain (-1) and blank labels count as.
+        thresholds: from which probability on a finding counts as present: a split of the pack (not the tested one) on
+            whose clean images that is chosen, or a CSV file with the columns finding and threshold. When empty, the
+            split validate, where the table has scores of it.
         corruptions_seen: conditions that the model was trained on.
         resamples: how often the patients are resampled for the intervals.
         seed: the resamples follow from it.
@@ -70,6 +74,7 @@ class ScoreTableConfig:
     answers: Answers = "probabilities"
     split: str = "test"
     labels: Policy = dataclasses.field(default_factory=Policy)
+    thresholds: str | None = None
     corruptions_seen: tuple[str, ...] = ()
     resamples: int = 1000
     seed: int = 0
@@ -89,10 +94,13 @@ def judge_scores(config: ScoreTableConfig) -> Path:
             are there twice or not for every image; images or findings without labels; a folder of another
             configuration.
     """
-    table = _scores(config, _labelled(config))
-    labels, told = _labels(config, table)
-    table, labels = _joined(table, labels, config)
+    rows = _read(config.scores, config.image)
+    columns = _columns(rows, _labelled(config), config)
+    everything = _scores(rows, columns, config)
+    labels, told = _labels(config, everything)
+    table, labels = _joined(everything, labels, config)
     tested = Tested.of(told, labels, config.labels)
+    doubts = [*_unused(rows, columns, config), *_misread(rows, columns, config), *_clean_doubts(table, tested, config)]
     terms = Terms(
         model=config.name or config.scores.stem,
         conditions=_conditions(table),
@@ -100,8 +108,9 @@ def judge_scores(config: ScoreTableConfig) -> Path:
         seen=config.corruptions_seen,
         resamples=config.resamples,
         seed=config.seed,
+        thresholds=_thresholds(everything, tested.findings, config),
     )
-    run = open_run(config.out, "stress", _asked(config, told), _facts(config, table, tested, terms))
+    run = open_run(config.out, "stress", _asked(config, told), _facts(config, table, tested, terms, doubts))
     if run.finished:
         log.info("%s is finished: nothing to do", run.path)
         return run.path
@@ -113,32 +122,58 @@ def judge_scores(config: ScoreTableConfig) -> Path:
 # --- the scores
 
 
-def _scores(config: ScoreTableConfig, labelled: Sequence[str]) -> pd.DataFrame:
+def _scores(rows: pd.DataFrame, columns: Mapping[str, str], config: ScoreTableConfig) -> pd.DataFrame:
     """The table with the columns of `scores.parquet`, still with the model's own names of findings."""
-    table = _read(config.scores, config.image)
-    columns = {column: name for name, column in config.findings.items()} or _columns(table, labelled, config)
-    if missing := [column for column in columns if column not in table]:
-        raise UserError(f"{config.scores} lacks the column {', '.join(missing)}: it has {', '.join(table.columns)}")
-    keys = pd.DataFrame({"image_key": table[config.image].astype(str)} | _cells(table, config))
+    keys = pd.DataFrame({"image_key": rows[config.image].astype(str)} | _cells(rows, config))
     _check_once(keys, config)
-    values = pd.DataFrame(_values(table, list(columns), config), columns=[f"score:{name}" for name in columns.values()])
+    values = pd.DataFrame(_values(rows, list(columns), config), columns=[f"score:{name}" for name in columns.values()])
     return keys.join(values)
 
 
 def _columns(table: pd.DataFrame, labelled: Sequence[str], config: ScoreTableConfig) -> dict[str, str]:
-    """The columns that are called as a label, with their findings: other numbers, such as an age, are no scores."""
-    about = {config.image, config.patient, config.condition, config.severity, config.repeat}
-    numbers = [column for column in table.select_dtypes("number") if column not in about]
-    if not numbers:
+    """The columns of scores with their findings: those that were named, else those that are called as a label.
+
+    Other numbers, such as an age, are no scores. What is in a column does not matter here: text is an error later.
+    """
+    if config.findings:
+        if missing := [column for column in config.findings.values() if column not in table]:
+            raise UserError(f"{config.scores} lacks the column {', '.join(missing)}: it has {', '.join(table.columns)}")
+        return {column: name for name, column in config.findings.items()}
+    offered = [column for column in table if column not in _about(config)]
+    if not offered:
         raise UserError(f"{config.scores} has no column of numbers: one per finding is needed")
-    names = [column.removeprefix("score:") for column in numbers]
+    names = [str(column).removeprefix("score:") for column in offered]
     shared = match(names, labelled, str(config.scores), str(config.data)).values()
-    if config.answers == "softmax" and (others := [numbers[k] for k in range(len(numbers)) if k not in shared]):
+    columns = {offered[place]: names[place] for place in shared}
+    if config.answers == "softmax" and (others := _other_numbers(table, columns, config)):
         raise UserError(
             f"softmax needs every class and no other column, and {config.scores} has {', '.join(others)} that no label "
             "is called as: name the column of each class with --findings"
         )
-    return {numbers[place]: names[place] for place in shared}
+    return columns
+
+
+def _about(config: ScoreTableConfig) -> set[str]:
+    """The columns that say something else than a score."""
+    return {config.image, config.patient, config.condition, config.severity, config.repeat}
+
+
+def _other_numbers(table: pd.DataFrame, columns: Mapping[str, str], config: ScoreTableConfig) -> list[str]:
+    return [column for column in table.select_dtypes("number") if column not in {*columns, *_about(config)}]
+
+
+def _unused(table: pd.DataFrame, columns: Mapping[str, str], config: ScoreTableConfig) -> list[str]:
+    """Columns of numbers that may have been meant as scores; whoever names the columns has said which are."""
+    if config.findings or not (others := [c for c in _other_numbers(table, columns, config) if c not in ABOUT]):
+        return []
+    return [
+        f"columns of {config.scores.name} that no label is called as, and that are not judged: {', '.join(others)}; if "
+        "one holds scores, call it as its label or name it with findings"
+    ]
+
+
+def _misread(table: pd.DataFrame, columns: Mapping[str, str], config: ScoreTableConfig) -> list[str]:
+    return already_probabilities(table[list(columns)].to_numpy(np.float32), config.answers)
 
 
 def _read(file: Path, image: str) -> pd.DataFrame:
@@ -161,13 +196,21 @@ def _cells(table: pd.DataFrame, config: ScoreTableConfig) -> dict[str, pd.Series
         raise UserError(f"{config.scores} has conditions and lacks the column {config.severity}: add how much of each")
     known = pd.to_numeric(table[config.severity], errors="coerce")
     severity = known.where(corruption != CLEAN.corruption, 0.0).astype(float)
-    if (unfit := (corruption != CLEAN.corruption) & ~severity.between(0, np.inf, inclusive="neither")).any():
-        row = int(np.flatnonzero(unfit)[0])
-        raise UserError(
-            f"{config.scores}: row {row + 1} ({corruption[row]}) has {table[config.severity][row]} as its severity, "
-            "which is no number above 0: give one to each condition but clean, larger for more of it"
-        )
+    _check_severities(corruption, severity, table[config.severity], config)
     return {"corruption": corruption, "severity": severity, "repeat": _repeats(table, config)}
+
+
+def _check_severities(corruption: pd.Series, severity: pd.Series, told: pd.Series, config: ScoreTableConfig) -> None:
+    """Numbers above 0 for all conditions but clean, and within its range for one that is called as one of ours."""
+    rows = pd.DataFrame({"corruption": corruption, "severity": severity}).drop_duplicates()
+    for row, condition in rows[rows["corruption"] != CLEAN.corruption].iterrows():
+        where = f"{config.scores}: row {row + 1} ({condition['corruption']}) has {told[row]} as its severity"
+        if not 0 < condition["severity"] < np.inf:
+            raise UserError(
+                f"{where}, which is no number above 0: give one to each condition but clean, larger for more of it"
+            )
+        if rule := broken_rule(Condition(condition["corruption"], condition["severity"])):
+            raise UserError(f"{where}, but {rule}: mend it, or give a condition of your own another name")
 
 
 def _repeats(table: pd.DataFrame, config: ScoreTableConfig) -> pd.Series:
@@ -268,17 +311,23 @@ def _joined(table: pd.DataFrame, labels: pd.DataFrame, config: ScoreTableConfig)
             f"{labels['image_key'].iloc[0]} ...): give both tables the same names of images"
         )
     if unlabelled := len(scored) - int(both.sum()):
-        log.warning("%d images have scores and no labels, and are left out", unlabelled)
+        log.warning("%d images have scores and no labels among those that are tested, and are left out", unlabelled)
     if not both.all():
         log.warning("%d images have labels and no scores, and are left out", int((~both).sum()))
     labels = labels[both].reset_index(drop=True)
     table = table[table["image_key"].isin(labels["image_key"])]
     _check_whole(table, len(labels), config)
-    columns = {c: f"score:{canonical(c.removeprefix('score:'))}" for c in table if c.startswith("score:")}
     wanted = [column.replace(LABEL, "score:", 1) for column in labels if column.startswith(LABEL)]
     patients = labels.set_index("image_key")["patient_id"]
     keys = table[["image_key", *CELL]].assign(patient_id=table["image_key"].map(patients))
-    return pd.concat([keys, table.rename(columns=columns)[wanted]], axis=1).reset_index(drop=True), labels
+    return pd.concat([keys, _called_as_labels(table)[wanted]], axis=1).reset_index(drop=True), labels
+
+
+def _called_as_labels(table: pd.DataFrame) -> pd.DataFrame:
+    """The scores under the canonical names of their findings."""
+    return table.rename(
+        columns=lambda c: f"score:{canonical(c.removeprefix('score:'))}" if c.startswith("score:") else c
+    )
 
 
 def _check_whole(table: pd.DataFrame, images: int, config: ScoreTableConfig) -> None:
@@ -299,25 +348,64 @@ def _conditions(table: pd.DataFrame) -> tuple[Condition, ...]:
 
 def _asked(config: ScoreTableConfig, told: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the results, with the tables by what they hold."""
-    named = [f.name for f in dataclasses.fields(config) if f.name not in ("scores", "data", "out", "name")]
+    by_content = ("scores", "data", "out", "name", "thresholds")
+    named = [f.name for f in dataclasses.fields(config) if f.name not in by_content]
     return {
         "model": config.name or config.scores.stem,
         "weights": _digest(config.scores),
         "data": told["fingerprint"],
         **{name: getattr(config, name) for name in named},
+        **asked_thresholds(config.thresholds),
     }
 
 
-def _facts(config: ScoreTableConfig, table: pd.DataFrame, tested: Tested, terms: Terms) -> dict[str, Any]:
+def _facts(
+    config: ScoreTableConfig, table: pd.DataFrame, tested: Tested, terms: Terms, doubts: list[str]
+) -> dict[str, Any]:
     about = {"adapter": "scores", "fingerprint": _digest(config.scores), "answers": config.answers}
-    clean = table[table["corruption"] == CLEAN.corruption].set_index("image_key").loc[tested.labels["image_key"]]
-    first = clean[clean["repeat"] == clean["repeat"].min()]
-    doubts = ranking_doubts(first[[f"score:{name}" for name in tested.findings]].to_numpy(np.float32), tested.labels)
+    log.info("thresholds: %s", terms.thresholds.origin)
     for doubt in doubts:
         log.warning("%s", doubt)
     conditions = [vars(c) | {"mechanism": "scored elsewhere: not recorded"} for c in terms.conditions]
     made = record(terms, tested, about, [], {"scores": config.scores.name})
     return made | {"conditions": conditions, "repeats": int(table["repeat"].nunique()), "doubts": doubts}
+
+
+def _clean_doubts(table: pd.DataFrame, tested: Tested, config: ScoreTableConfig) -> list[str]:
+    """What the clean scores leave in doubt. Raises UserError where they tell no image from another."""
+    scores = _clean(table, tested.labels["image_key"], tested.findings)
+    check_varied(scores, str(config.scores), ": nothing can be ranked by them, are these the scores?")
+    return ranking_doubts(scores, tested.labels)
+
+
+def _clean(table: pd.DataFrame, keys: pd.Series, findings: Sequence[str]) -> Float32[np.ndarray, "N C"]:
+    """The first clean scores of some images."""
+    clean = table[table["corruption"] == CLEAN.corruption]
+    first = clean[clean["repeat"] == clean["repeat"].min()].set_index("image_key").loc[keys]
+    return first[[f"score:{name}" for name in findings]].to_numpy(np.float32)
+
+
+def _thresholds(table: pd.DataFrame, findings: Sequence[str], config: ScoreTableConfig) -> Thresholds:
+    """Where each finding counts as present. Raises UserError as `find_thresholds` does, and for a split unscored."""
+    if not config.data.is_dir():
+        return find_thresholds(config.thresholds, {}, findings, (), "", choose=lambda split: Thresholds())
+    pack = open_pack(config.data)
+    clean = set(table.loc[table["corruption"] == CLEAN.corruption, "image_key"])
+    scored = {split: set(pack.index.loc[pack.rows([split]), "image_key"]) <= clean for split in pack.info["splits"]}
+
+    def choose(split: str) -> Thresholds:
+        images = Collection([pack], [split])
+        labels = labels_table(images, findings, config.labels)
+        scores = _clean(_called_as_labels(table), labels["image_key"], findings)
+        return Thresholds.chosen(scores, labels, f"the split {split} of {pack.name}")
+
+    splits = [split for split, whole in scored.items() if whole]
+    if config.thresholds in scored and config.thresholds not in splits:
+        raise UserError(
+            f"{config.scores} lacks clean scores of some images of the split {config.thresholds}, which thresholds "
+            "are to be chosen on: add them, or give a CSV file of thresholds"
+        )
+    return find_thresholds(config.thresholds, {}, findings, splits, config.split, choose)
 
 
 def _digest(file: Path) -> str:

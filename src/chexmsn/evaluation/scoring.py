@@ -131,10 +131,12 @@ class Scorer:
         images = view(pixels, self.model)
         known = self._known(images, rows)
         draws = Draws.of(self.seed, keys.to(self.model.device))
-        for condition, repeat in self.cells:
-            repeated = draws.stream("repeat", repeat)
-            shown = degrade(images, condition, repeated, self.model, self.dataset_mean, known)
-            yield probabilities(self.model, shown)[:, list(self.outputs)]
+        for cell in self.cells:
+            repeated = draws.stream("repeat", cell.repeat)
+            shown = degrade(images, cell.condition, repeated, self.model, self.dataset_mean, known)
+            scores = self.model.scores(*shown).cpu().numpy()[:, list(self.outputs)]
+            _check_numbers(scores, [self.model.findings[output] for output in self.outputs], cell, rows)
+            yield scores
 
     def _known(self, images: Images, rows: Rows) -> Known:
         """What is known of a batch; the model is asked for saliency where it is needed and nobody gave it."""
@@ -149,12 +151,28 @@ def view(pixels: Pixels, model: Model) -> Images:
     return evaluation_view(to_images(pixels.to(model.device)), model.input.size, model.input.shown)
 
 
-def probabilities(model: Model, shown: Degraded) -> Float32[np.ndarray, "B C"]:
-    """What a model answers. Raises UserError where that is not a number."""
-    scores = model.scores(*shown).cpu().numpy()
+def clean_scores(model: Model, pixels: Pixels) -> Float32[np.ndarray, "B C"]:
+    """What a model answers to clean images as they lie in a pack. Raises UserError where that is not a number."""
+    scores = model.scores(view(pixels, model)).cpu().numpy()
     if not np.isfinite(scores).all():
-        raise UserError("the model's answers are not numbers: its training diverged, take another checkpoint")
+        raise UserError(
+            f"the answers of {model.name} to clean images are not numbers: its training diverged, or it is fed "
+            "wrongly; take another checkpoint, or see value_range, mean and std"
+        )
     return scores
+
+
+def _check_numbers(scores: Float32[np.ndarray, "B C"], findings: Sequence[str], cell: Cell, rows: Rows) -> None:
+    """Raise UserError with the condition and the image: by its row, since its key may tell who the patient is."""
+    bad = np.argwhere(~np.isfinite(scores))
+    if not len(bad):
+        return
+    condition, (place, finding) = cell.condition, bad[0]
+    raise UserError(
+        f"the model's answers to {len({*bad[:, 0]})} of {len(rows)} images are not numbers under "
+        f"{condition.corruption} at {condition.severity:g} (repeat {cell.repeat}), the first to row {rows[place] + 1} "
+        f"of labels.parquet, for {findings[finding]}: take another checkpoint, or leave the condition out"
+    )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,10 @@ import pandas as pd
 import torch
 
 from chexmsn.core.device import choose_device
+from chexmsn.core.files import read_json
 from chexmsn.core.limits import check_limits
 from chexmsn.core.lookup import load
+from chexmsn.core.progress import progress
 from chexmsn.data.collection import Collection
 from chexmsn.data.labels import Policy
 from chexmsn.data.pack import open_pack
@@ -28,11 +29,14 @@ from chexmsn.evaluation.result_folder import (
     check_unseen,
     corruptions_seen,
     fill,
+    labels_table,
     methods_of,
     record,
     scores_table,
+    stage_that_saw,
 )
-from chexmsn.evaluation.scoring import Cell, Parts, Scorer, cells_of, score, why_not
+from chexmsn.evaluation.scoring import Cell, Parts, Scorer, cells_of, clean_scores, score, why_not
+from chexmsn.evaluation.thresholds import Thresholds, asked_thresholds, find_thresholds
 from chexmsn.training.run_folder import open_run
 
 log = logging.getLogger(__name__)
@@ -54,6 +58,9 @@ class StressConfig:
         name: what tables and figures call the model; the name of its run folder or file when empty.
         split: split of the pack whose images are scored.
         labels: what uncertain (-1) and blank labels count as.
+        thresholds: from which probability on a finding counts as present: a split of the pack (not the tested one) on
+            whose clean images that is chosen, or a CSV file with the columns finding and threshold. When empty, the
+            model's own; a model without gets them from the split validate, where the pack has one.
         conditions: grids (standard, fills, missing, imagenet-c, radiographic, extended), corruptions, or single
             conditions such as gaussian-blur:3 or tokens-removed/block:0.7 (docs/stress.md).
         anatomy: masks for the patterns inside and outside: a folder of <image key>.npy or .png, or one .npy.
@@ -73,6 +80,7 @@ class StressConfig:
     name: str | None = None
     split: str = "test"
     labels: Policy = dataclasses.field(default_factory=Policy)
+    thresholds: str | None = None
     conditions: tuple[str, ...] = ("standard", "fills")
     anatomy: Path | None = None
     saliency: Path | None = None
@@ -101,7 +109,9 @@ def stress(config: StressConfig) -> Path:
     """
     device = choose_device(config.device)
     plan = Plan.open(config, device)
-    doubted = {} if (config.out / "run.json").is_file() else {"doubts": plan.doubts()}
+    begun = config.out / "run.json"
+    doubted = {} if begun.is_file() else {"doubts": plan.doubts()}
+    plan = plan.judged_at(Thresholds.recorded(read_json(begun)) if begun.is_file() else plan.thresholds())
     run = open_run(config.out, "stress", plan.asked, plan.facts | doubted)
     if run.finished:
         log.info("%s is finished: nothing to do", run.path)
@@ -153,7 +163,6 @@ class Plan:
             seen=corruptions_seen(model.provenance),
             resamples=config.resamples,
             seed=config.seed,
-            thresholds=_thresholds(model, matched),
         )
         tested = Tested.on(images, tuple(matched), config.labels)
         return cls(config, model, images, tested, tuple(matched.values()), terms, beside)
@@ -167,6 +176,31 @@ class Plan:
         for doubt in found:
             log.warning("%s", doubt)
         return found
+
+    def thresholds(self) -> Thresholds:
+        """Where each finding counts as present. Raises UserError as `find_thresholds` does."""
+        pack, findings = self.images.packs[0], self.tested.findings
+        told = zip(findings, (self.model.findings[output] for output in self.outputs), strict=True)
+        own = {ours: self.model.thresholds[theirs] for ours, theirs in told if theirs in self.model.thresholds}
+        splits = [split for split in pack.info["splits"] if not stage_that_saw(pack, split, self.model.provenance)]
+        found = find_thresholds(self.config.thresholds, own, findings, splits, self.config.split, self._chosen_on)
+        log.info("thresholds: %s", found.origin)
+        return found
+
+    def _chosen_on(self, split: str) -> Thresholds:
+        images = Collection(self.images.packs, [split])
+        labels = labels_table(images, self.tested.findings, self.config.labels)
+        starts = range(0, len(images), self.config.batch_size)
+        batches = (np.arange(start, min(start + self.config.batch_size, len(images))) for start in starts)
+        shown = progress(batches, total=len(starts), title=f"thresholds on {split}", unit="pass")
+        scores = [clean_scores(self.model, torch.from_numpy(images.pixels(rows))) for rows in shown]
+        return Thresholds.chosen(
+            np.concatenate(scores)[:, list(self.outputs)], labels, f"the split {split} of {images.packs[0].name}"
+        )
+
+    def judged_at(self, thresholds: Thresholds) -> "Plan":
+        """The same plan, with thresholds."""
+        return dataclasses.replace(self, terms=dataclasses.replace(self.terms, thresholds=thresholds))
 
     @property
     def cells(self) -> list[Cell]:
@@ -185,6 +219,7 @@ class Plan:
             "weights": self.model.fingerprint,
             "data": self.images.fingerprint,
             **{name: getattr(self.config, name) for name in named},
+            **asked_thresholds(self.config.thresholds),
             **self.beside.asked,
         }
 
@@ -194,12 +229,6 @@ class Plan:
         provenance = self.model.provenance
         told = record(self.terms, self.tested, self.model.about, methods_of(provenance), provenance)
         return told | {"repeats": self.config.repeats, **self.beside.told(self.terms.conditions)}
-
-
-def _thresholds(model: Model, outputs: Mapping[str, int]) -> dict[str, float]:
-    """The model's own thresholds, of the findings that are tested."""
-    own = {finding: model.thresholds.get(model.findings[output]) for finding, output in outputs.items()}
-    return {finding: threshold for finding, threshold in own.items() if threshold is not None}
 
 
 def _score(plan: Plan, parts: Parts) -> pd.DataFrame:
