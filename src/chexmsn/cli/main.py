@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from chexmsn.core.errors import UserError
+from chexmsn.core.errors import CheckFailed, UserError
 
 STORY = """\
 CheXMSN: representation learning for chest radiographs that stays reliable when the image does not.
@@ -35,7 +35,7 @@ Every command can be stopped and started again: what was finished is kept. Nothi
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 2 bad input, 130 stopped by Ctrl-C."""
+    """Run one command; returns the exit code: 0 done, 1 a check found something, 2 bad input, 130 stopped by Ctrl-C."""
     words = list(sys.argv[1:] if words is None else words)
     return guarded(lambda: _run(words))
 
@@ -53,6 +53,8 @@ def guarded(work: Callable[[], None]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         work()
+    except CheckFailed:
+        return 1
     except UserError as error:
         _tell(f"chexmsn: {error}")
         return 2

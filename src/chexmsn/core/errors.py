@@ -11,3 +11,7 @@ class UserError(Exception):
     ...
     chexmsn.core.errors.UserError: mask ratio must lie in [0, 1), not 1.2: choose for example 0.15
     """
+
+
+class CheckFailed(Exception):
+    """What was checked is not as it should be, and has been told; the command line exits with code 1."""

@@ -21,6 +21,9 @@ Table = pd.DataFrame
 LABEL = "label:"
 """Label columns are called `label:<Finding>`."""
 
+LOOK_ALIKE = "look-alike.json"
+"""What `chexmsn fake` leaves beside its files; published counts do not apply to them."""
+
 TEXT_COLUMNS = ("image_key", "patient_id", "study_id", "view", "split", "sex")
 NUMBER_COLUMNS = ("age", "pixel_mm_row", "pixel_mm_column")
 
@@ -30,8 +33,8 @@ class TableFile:
     """A table that comes with a collection, as it was published.
 
     Attributes:
-        name: its place in the folder; packed (.gz) or not.
-        columns: those that every copy has.
+        name: its place in the folder, under the name it was published with; a copy may be packed (.gz) or not.
+        columns: those that every copy has, by any name that `read` knows them by.
         rows: how many were published; another number is another version or a part.
         needed: nothing can be read without it.
     """
@@ -48,9 +51,11 @@ class Source:
 
     Attributes:
         tables: its tables.
-        counts: published images by split, all views, of the official split; `train+validate` counts both.
+        counts: published images by split; `train+validate` counts both.
+        counted_with: the options under which `read` gives just those.
+        files: whether the `path` of an image is that of a file; `read` gives it whether the file is there or not.
         checksums: the file of SHA-256 sums that was published with it.
-        fetch: the command that fetches the files listed in `{list}` into `{folder}`.
+        fetch: the command that fetches the files listed in `{list}`, one a line, into `{folder}`.
     """
 
     title: str
@@ -59,6 +64,8 @@ class Source:
     url: str
     tables: tuple[TableFile, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    counted_with: Mapping[str, Any] = field(default_factory=dict)
+    files: bool = True
     checksums: str | None = None
     fetch: str | None = None
 
@@ -84,6 +91,12 @@ def need_folder(folder: Path) -> None:
     """Raise UserError where there is no such folder."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the folder that holds the images and tables")
+
+
+def find_table(folder: Path, name: str) -> Path | None:
+    """Where a table lies in the folder: under its name, packed (.gz) or unpacked; None where it does not."""
+    plain = name.removesuffix(".gz")
+    return next((file for file in (folder / name, folder / plain, folder / f"{plain}.gz") if file.is_file()), None)
 
 
 def read_text_table(file: Path, columns: Iterable[str] = ()) -> pd.DataFrame:

@@ -59,3 +59,18 @@ def grouped_split(patients: Sequence[str], shares: Mapping[str, float], seed: in
     ends = np.round(np.cumsum(list(shares.values())) * len(order)).astype(int)
     split_of = dict(zip(order, np.repeat(list(shares), np.diff(ends, prepend=0)).tolist(), strict=True))
     return [split_of[patient] for patient in patients]
+
+
+def chosen(index: pd.DataFrame, splits: Sequence[str], share: float, seed: int) -> pd.DataFrame:
+    """The rows of `splits` (of all, where none is named), of the training images those of a share of the patients.
+
+    Raises UserError for a split that is not there and a share outside (0, 1].
+    """
+    there = index["split"].unique()
+    if absent := [split for split in splits if split not in there]:
+        raise UserError(f"no image lies in the split {absent[0]!r}, only in {', '.join(sorted(there))}")
+    training = np.flatnonzero(index["split"] == "train")
+    used = training[share_of_patients(index["patient_id"].iloc[training].tolist(), share, seed)]
+    wanted = index["split"].isin(splits or there).to_numpy()
+    left_out = np.isin(np.arange(len(index)), np.setdiff1d(training, used))
+    return index[wanted & ~left_out].reset_index(drop=True)

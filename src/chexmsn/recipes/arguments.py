@@ -13,7 +13,9 @@ import jsonargparse
 import yaml
 
 from chexmsn.core.errors import UserError
-from chexmsn.core.lookup import load
+from chexmsn.core.lookup import load, names
+
+SOURCES = "chexmsn.data.sources"
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -140,7 +142,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def dataclass_parser(
     command: str, kind: type, parts: Mapping[str, type] | None = None, positional: Sequence[str] = ()
 ) -> ArgumentParser:
-    """A parser for the fields of a dataclass; fields that hold several values take them one after the other.
+    """A parser for the fields of a dataclass; fields that hold several values take them one after the other, and
+    what is off by default is a switch (`--json`).
 
     Args:
         command: the command's name, for usage and complaints.
@@ -149,6 +152,7 @@ def dataclass_parser(
         positional: fields that are given by position.
     """
     parts, help_of = parts or {}, _field_help(kind)
+    switches = {field.name for field in dataclasses.fields(kind) if field.type is bool and field.default is False}
     several = {field.name: item for field in dataclasses.fields(kind) if (item := _item_type(field.type)) is not None}
     parser = ArgumentParser(prog=f"chexmsn {command}", allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with options; later options override it")
@@ -156,6 +160,8 @@ def dataclass_parser(
         if field.name in positional:
             settings = {"nargs": "+", "type": several[field.name]} if field.name in several else {"type": field.type}
             parser.add_argument(field.name, help=help_of.get(field.name), **settings)
+        elif field.name in switches:
+            parser.add_argument(f"--{field.name}", action="store_true", help=help_of.get(field.name))
         elif field.name in several:
             missing = field.default is dataclasses.MISSING
             default = list(field.default) if isinstance(field.default, tuple) else field.default
@@ -163,10 +169,29 @@ def dataclass_parser(
             item = several[field.name]
             told = {"action": Collect, "nargs": "+", "type": item, "help": help_of.get(field.name)}
             parser.add_argument(f"--{field.name}", **told, **settings)
-    parser.add_class_arguments(kind, as_group=False, skip={*parts, *positional, *several})
+    parser.add_class_arguments(kind, as_group=False, skip={*parts, *positional, *switches, *several})
     for name, part in parts.items():
         parser.add_class_arguments(part, name)
     return parser
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """Which options a source has is not known before it is named."""
+
+
+def source_parser(command: str, kind: type, values: Mapping[str, Any], positional: Sequence[str]) -> ArgumentParser:
+    """A parser for a dataclass with a `source`, and with `options` that are those of the source named in `values`."""
+    source = values.get("source") or _source_among(values.get("", []))
+    if source is None and "help" not in values:
+        raise UserError(f"chexmsn {command} needs a source: one of {', '.join(names(SOURCES))}")
+    options = NoOptions if source is None else load(SOURCES, source).Config
+    return dataclass_parser(command, kind, {"options": options}, positional=positional)
+
+
+def _source_among(words: Sequence[str]) -> str | None:
+    """The source among words of which some may be the values of options."""
+    return next((word for word in words if word.replace("_", "-") in names(SOURCES)), next(iter(words), None))
 
 
 def _item_type(annotation: Any) -> type | None:

@@ -23,6 +23,7 @@ from chexmsn.data.source import (
     TableFile,
     blank_to_null,
     check_table,
+    find_table,
     index_by,
     make_table,
     need_folder,
@@ -40,17 +41,20 @@ SOURCE = Source(
     "arXiv 1901.07042",
     url="https://physionet.org/content/mimic-cxr-jpg/",
     tables=(
-        TableFile(name=_METADATA, columns=("dicom_id", "subject_id", "study_id", "ViewPosition"), rows=377_110),
-        TableFile(name=_OFFICIAL, columns=("dicom_id", "study_id", "subject_id", "split"), rows=377_110),
-        TableFile(name="mimic-cxr-2.0.0-chexpert.csv", columns=("study_id", *CHEXPERT_FINDINGS), rows=227_827),
+        TableFile(name=f"{_METADATA}.gz", columns=("dicom_id", "subject_id", "study_id", "ViewPosition"), rows=377_110),
+        TableFile(name=f"{_OFFICIAL}.gz", columns=("dicom_id", "study_id", "subject_id", "split"), rows=377_110),
+        TableFile(name="mimic-cxr-2.0.0-chexpert.csv.gz", columns=("study_id", *CHEXPERT_FINDINGS), rows=227_827),
         TableFile(
-            name="mimic-cxr-2.0.0-negbio.csv", columns=("study_id", *CHEXPERT_FINDINGS), rows=227_827, needed=False
+            name="mimic-cxr-2.0.0-negbio.csv.gz", columns=("study_id", *CHEXPERT_FINDINGS), rows=227_827, needed=False
         ),
         TableFile(name=_RADIOLOGIST, columns=("study_id",), needed=False),
         TableFile(name=_EHR, columns=("dicom_id", "split"), needed=False),
     ),
     counts={"train": 368_960, "validate": 2_991, "test": 5_159},
+    counted_with={"split": "official", "views": "all"},
     checksums="SHA256SUMS.txt",
+    fetch="wget --user YOUR_PHYSIONET_NAME --ask-password -N -x -nH --cut-dirs=3 -P {folder} "
+    "--base=https://physionet.org/files/mimic-cxr-jpg/2.1.0/ -i {list}",
 )
 
 FRONTAL = ("AP", "PA")
@@ -98,21 +102,16 @@ def read(folder: Path, config: Config) -> Table:
 def _files(folder: Path, config: Config) -> dict[str, Path]:
     """Where each table lies: as `.csv.gz` or unpacked."""
     need_folder(folder)
-    split = _EHR if config.split == "ehr" or (config.split == "auto" and _find(folder, _EHR)) else _OFFICIAL
+    split = _EHR if config.split == "ehr" or (config.split == "auto" and find_table(folder, _EHR)) else _OFFICIAL
     wanted = {"metadata": _METADATA, "split": split, "labels": f"mimic-cxr-2.0.0-{config.labeller}.csv"}
     if config.radiologist_test_labels:
         wanted["radiologist"] = _RADIOLOGIST
-    found = {role: _find(folder, name) for role, name in wanted.items()}
+    found = {role: find_table(folder, name) for role, name in wanted.items()}
     missing = [f"{wanted[role]}.gz" for role, file in found.items() if file is None]
-    missing += [] if (folder / "files").is_dir() else ["files/"]
     if missing:
         raise UserError(f"{folder} is no MIMIC-CXR-JPG folder, it lacks {', '.join(missing)}: see {SOURCE.url}")
     log.info("split: %s; labels: %s", split, wanted["labels"])
     return {role: file for role, file in found.items() if file is not None}
-
-
-def _find(folder: Path, name: str) -> Path | None:
-    return next((file for file in (folder / f"{name}.gz", folder / name) if file.is_file()), None)
 
 
 def _choose_views(images: pd.DataFrame, views: str) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from chexmsn.data.phantom.picture import Spec, field_of, picture
 from chexmsn.data.source import (
     Source,
     Table,
+    TableFile,
     blank_to_null,
     check_table,
     index_by,
@@ -34,6 +35,11 @@ SOURCE = Source(
     licence="Apache-2.0 (drawn by this project; no patient is in it)",
     citation="CheXMSN",
     url="",
+    tables=(
+        TableFile(name="images.csv", columns=("dicom_id", "subject_id", "study_id", "ViewPosition", "split", "image")),
+        TableFile(name="studies.csv", columns=("study_id", *FINDINGS)),
+    ),
+    files=False,
 )
 VERSION = 1
 """Of the drawing: a pack made with another version shows other pictures."""

@@ -21,11 +21,10 @@ from chexmsn.core.lookup import load
 from chexmsn.core.record import differences
 from chexmsn.data.decode import SMALLEST_SIDE
 from chexmsn.data.prepare import SOURCES
+from chexmsn.data.source import LOOK_ALIKE
 from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, dataclass_parser
 
 log = logging.getLogger(__name__)
-
-RECORD = "look-alike.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +58,8 @@ def run(arguments: Any) -> None:
     """Write it; the same command again finds it done."""
     c = as_dataclass(Config, arguments)
     asked = {name: value for name, value in asdict(c).items() if name != "folder"}
-    if (c.folder / RECORD).is_file():
-        if changes := differences(read_json(c.folder / RECORD), asked):
+    if (c.folder / LOOK_ALIKE).is_file():
+        if changes := differences(read_json(c.folder / LOOK_ALIKE), asked):
             raise UserError(f"{c.folder} holds another look-alike ({'; '.join(changes)}): name a new folder")
         return log.info("%s is there already: nothing to do", c.folder)
     if c.folder.exists() and not is_empty(c.folder):
@@ -68,6 +67,6 @@ def run(arguments: Any) -> None:
     partial = c.folder.with_name(f"{c.folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     load(SOURCES, c.source).fake(partial, patients=c.patients, seed=c.seed, size=c.size)
-    write_json(partial / RECORD, asked)
+    write_json(partial / LOOK_ALIKE, asked)
     partial.rename(c.folder)
     return log.info("%s holds a look-alike of %s with %d patients", c.folder, c.source, c.patients)

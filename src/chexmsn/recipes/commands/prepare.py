@@ -8,17 +8,15 @@ shows those of csv. The same command continues after a stop; images that cannot 
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
-from chexmsn.core.lookup import load, names
 from chexmsn.data.pack import Pack
-from chexmsn.data.prepare import SOURCES, prepare
-from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, dataclass_parser
+from chexmsn.data.prepare import prepare
+from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, source_parser
 
 log = logging.getLogger(__name__)
 
@@ -49,23 +47,9 @@ class Config:
         check_limits(self, size="[16, 4096]", workers="[0, inf)")
 
 
-@dataclass(frozen=True)
-class NoOptions:
-    """Which options a source has is not known before it is named."""
-
-
 def parser(values: Mapping[str, Any]) -> ArgumentParser:
     """The options of packing and of the chosen source."""
-    source = values.get("source") or _named(values.get("", []))
-    if source is None and "help" not in values:
-        raise UserError(f"chexmsn prepare needs a source: one of {', '.join(names(SOURCES))}")
-    options = NoOptions if source is None else load(SOURCES, source).Config
-    return dataclass_parser("prepare", Config, {"options": options}, positional=["source", "folder", "out"])
-
-
-def _named(words: Sequence[str]) -> str | None:
-    """The source among words of which some may be the values of options."""
-    return next((word for word in words if word.replace("_", "-") in names(SOURCES)), next(iter(words), None))
+    return source_parser("prepare", Config, values, positional=["source", "folder", "out"])
 
 
 def run(arguments: Any) -> Pack:
