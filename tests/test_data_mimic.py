@@ -2,12 +2,14 @@
 
 import gzip
 import logging
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from chexmsn.core.errors import UserError
+from chexmsn.data.prepare import prepare
 from chexmsn.data.source import LABEL
 from chexmsn.data.sources import mimic_cxr_jpg
 from chexmsn.data.sources.mimic_cxr_jpg import Config, fake, read
@@ -170,7 +172,7 @@ def test_a_missing_table_is_named(folder, file):
 
 
 def test_a_folder_of_something_else_is_told_all_that_it_lacks(tmp_path):
-    with pytest.raises(UserError, match=r"no MIMIC-CXR-JPG folder.*metadata.*split.*chexpert.*files/"):
+    with pytest.raises(UserError, match=r"no MIMIC-CXR-JPG folder.*metadata.*split.*chexpert"):
         read(tmp_path, Config())
 
 
@@ -202,3 +204,10 @@ def test_what_is_no_table_is_named(folder):
 
 def test_frontal_is_ap_and_pa():
     assert mimic_cxr_jpg.FRONTAL == ("AP", "PA")
+
+
+def test_tables_without_images_are_told_to_see_the_doctor(folder):
+    shutil.rmtree(folder / "files")
+    with pytest.raises(UserError, match=r"none of the 10 images .* No such file.*`chexmsn doctor mimic-cxr-jpg"):
+        prepare("mimic-cxr-jpg", folder, folder / "pack", workers=1)
+    assert not list(folder.glob("pack*"))

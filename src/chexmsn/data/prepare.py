@@ -171,7 +171,10 @@ def _finish(partial: Partial, table: Table, recorded: dict[str, Any], folder: Pa
     if not readable.any():
         partial.remove()
         first = f"{table['image_key'][0]}: {notes['reason'][0]}"
-        raise UserError(f"none of the {len(table)} images in {folder} can be read; the first: {first}")
+        raise UserError(
+            f"none of the {len(table)} images in {folder} can be read; the first: {first}: "
+            f"`chexmsn doctor {recorded['source']} {folder}` says what to do"
+        )
     log.info("writing index and checksums of %s", partial.out)
     partial.close()
     _write_left_out(partial.pack / LEFT_OUT, table[~readable], notes["reason"][~readable], folder)
