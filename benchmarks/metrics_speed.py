@@ -24,7 +24,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from chexmsn.metrics.bca import bca_interval
 from chexmsn.metrics.bootstrap import patient_counts, percentile_interval, resampled_auroc, resampled_average_precision
 from chexmsn.metrics.calibration import expected_calibration_error, resampled_brier, resampled_reliability
-from chexmsn.metrics.covariance import clustered_covariance, delong_covariance
+from chexmsn.metrics.covariance import clustered_covariance
 from chexmsn.metrics.jackknife import left_out, left_out_auroc
 from chexmsn.metrics.operating import resampled_operating_point
 from chexmsn.metrics.ranking import auroc
@@ -99,7 +99,7 @@ def main() -> None:
         ),
         "percentile intervals": lambda: percentile_interval(samples),
         "BCa intervals": lambda: bca_interval(value, samples, without),
-        "DeLong, two models": lambda: delong_covariance(two, labels),
+        "DeLong, two models": lambda: clustered_covariance(two, labels, np.arange(IMAGES)),
         "Obuchowski, two models": lambda: clustered_covariance(two, labels, patients),
     }
     rows += [{"what": name, "seconds": best_of_three(function)[0]} for name, function in alone.items()]

@@ -10,7 +10,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.evaluation.compare import COMPARISON, MODELS, CompareConfig, compare
 from chexmsn.evaluation.comparison_text import in_text
 from chexmsn.metrics.bootstrap import patient_counts, resampled_auroc
-from chexmsn.metrics.covariance import delong_covariance, z_test
+from chexmsn.metrics.covariance import clustered_covariance, z_test
 from chexmsn.metrics.degradation import relative_drop
 from chexmsn.metrics.multiple import holm
 from chexmsn.metrics.ranking import auroc
@@ -127,7 +127,7 @@ def test_delongs_test_where_it_applies(tmp_path):
     ]
     _, table = compared(tmp_path / "out", *folders)
     scores = np.stack([arrays(folder)[0] for folder in folders])
-    want = z_test(delong_covariance(scores, labels[[f"label:{f}" for f in FINDINGS]].to_numpy())).p
+    want = z_test(clustered_covariance(scores, labels[[f"label:{f}" for f in FINDINGS]].to_numpy(), np.arange(240))).p
     rows = only(table, metric="auroc")
     assert np.isnan(rows["delong_p"].iloc[0]) and rows["finding"].iloc[0] == "macro"
     np.testing.assert_allclose(rows["delong_p"].iloc[1:], want, rtol=1e-9)

@@ -22,7 +22,7 @@ from chexmsn.metrics.calibration import (
 from chexmsn.metrics.jackknife import left_out
 from chexmsn.metrics.operating import operating_point, resampled_operating_point
 from chexmsn.metrics.ranking import auroc
-from chexmsn.metrics.recalibration import apply_temperature, calibration_line, fit_temperature
+from chexmsn.metrics.recalibration import calibration_line
 from chexmsn.metrics.thresholds import choose_thresholds
 from golden_statistics import DATA, EXPECTED, labels_of
 
@@ -134,40 +134,38 @@ def test_one_class_and_no_images_are_defined():
     np.testing.assert_allclose(brier(scores, labels), [0.75**2, 0.25**2, np.nan])
     np.testing.assert_allclose(expected_calibration_error(reliability(scores, labels)), [0.75, 0.25, np.nan])
     np.testing.assert_allclose(operating_point(scores, labels, np.full(3, 0.2)).sensitivity, [1, np.nan, np.nan])
-    assert np.isnan(calibration_line(scores, labels)).all() and np.isnan(fit_temperature(scores, labels)).all()
+    assert np.isnan(calibration_line(scores, labels)).all()
     nothing = np.empty((0, 3))
     assert np.isnan(brier(nothing, nothing)).all()
     assert np.isnan(expected_calibration_error(reliability(nothing, nothing))).all()
 
 
-@pytest.mark.parametrize("metric", [brier, reliability, calibration_line, fit_temperature])
+@pytest.mark.parametrize("metric", [brier, reliability, calibration_line])
 @pytest.mark.parametrize(("score", "told"), [(1.5, "not 1.5: apply the sigmoid"), (np.nan, "NaN"), (np.inf, "inf")])
 def test_scores_that_are_no_probabilities_are_refused(metric, score, told):
     with pytest.raises(UserError, match=told):
         metric(np.array([[0.5], [score]]), np.array([[0.0], [1.0]]))
 
 
-def regression(score, label, *, intercept=True):
+def regression(score, label):
     """scikit-learn's unpenalised logistic regression on log odds."""
-    model = LogisticRegression(C=np.inf, fit_intercept=intercept, tol=1e-10, max_iter=1000)
+    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
     return model.fit(np.log(score / (1 - score))[:, None], label)
 
 
 @pytest.mark.parametrize("slope", [0.3, 1.0, 4.0, -1.0])
-def test_the_line_and_the_temperature_are_those_of_logistic_regression(slope):
+def test_the_line_is_that_of_logistic_regression(slope):
     generator = np.random.default_rng(0)
     odds = generator.normal(size=(600, 2))
     labels = (generator.random((600, 2)) < 1 / (1 + np.exp(-slope * odds))) * 1.0
     scores = 1 / (1 + np.exp(-odds - 0.5))
     labels[:30, 1] = np.nan
-    line, temperature = calibration_line(scores, labels), fit_temperature(scores, labels)
+    line = calibration_line(scores, labels)
     for c, rows in enumerate((slice(None), slice(30, None))):
         theirs = regression(scores[rows, c], labels[rows, c])
         assert (line.slope[c], line.intercept[c]) == pytest.approx(
             (theirs.coef_.item(), theirs.intercept_.item()), abs=1e-5
         )
-        through_zero = regression(scores[rows, c], labels[rows, c], intercept=False).coef_.item()
-        assert temperature[c] == pytest.approx(1 / through_zero if through_zero > 0 else np.inf, rel=1e-4)
         moved = 1 / (1 + np.exp(-odds[rows, c] - 0.5 - line.in_the_large[c]))
         assert moved.mean() == pytest.approx(labels[rows, c].mean(), abs=1e-9)
 
@@ -178,23 +176,6 @@ def test_what_no_finite_line_fits_has_none():
     for scores in (perfect, 1 - perfect, constant):
         line = calibration_line(scores, labels)
         assert np.isnan([line.slope, line.intercept]).all() and np.isfinite(line.in_the_large).all()
-    assert np.isnan(fit_temperature(perfect, labels)) and np.isinf(fit_temperature(1 - perfect, labels))
-    assert np.isinf(fit_temperature(constant, labels))
-    assert apply_temperature(perfect, np.array([np.inf])) == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("truth", [0.5, 3.0])
-def test_the_temperature_undoes_a_temperature_and_keeps_the_ranking(truth):
-    generator = np.random.default_rng(1)
-    honest = 1 / (1 + np.exp(-2 * generator.normal(size=(20_000, 1))))
-    labels = (generator.random(honest.shape) < honest) * 1.0
-    distorted = apply_temperature(honest, np.array([truth]))
-    found = fit_temperature(distorted, labels)
-    assert found == pytest.approx(1 / truth, rel=0.05)
-    cooled = apply_temperature(distorted, found)
-    assert expected_calibration_error(reliability(cooled, labels)) < 0.02
-    assert expected_calibration_error(reliability(distorted, labels)) > 0.05
-    np.testing.assert_allclose(auroc(cooled, labels), auroc(distorted, labels), atol=1e-9)
 
 
 @settings(max_examples=100, deadline=None)
@@ -202,7 +183,7 @@ def test_the_temperature_undoes_a_temperature_and_keeps_the_ranking(truth):
 def test_fits_are_where_the_likelihood_is_level(case, power):
     scores, labels, _ = case
     scores = scores**power
-    line, temperature = calibration_line(scores, labels), fit_temperature(scores, labels)
+    line = calibration_line(scores, labels)
     clipped = scores.clip(1e-7, 1 - 1e-7)
     odds = np.log(clipped / (1 - clipped))
 
@@ -214,7 +195,6 @@ def test_fits_are_where_the_likelihood_is_level(case, power):
         (odds + line.in_the_large, 1.0),
         (odds * line.slope + line.intercept, 1.0),
         (odds * line.slope + line.intercept, odds),
-        (odds / np.where(np.isinf(temperature), np.nan, temperature), odds),
     ):
         np.testing.assert_allclose(pull(fitted, weights), 0, atol=1e-4)
 
@@ -222,7 +202,6 @@ def test_fits_are_where_the_likelihood_is_level(case, power):
 def test_extreme_scores_do_not_break_the_fit():
     scores, labels = np.array([[0.0], [1.0], [0.0], [1.0], [0.3]]), np.array([[0.0], [1.0], [1.0], [0.0], [1.0]])
     assert np.isfinite(calibration_line(scores, labels)).all()
-    assert fit_temperature(scores, labels) > 1
 
 
 def test_rates_at_a_clean_threshold_have_intervals_from_the_same_resamples():

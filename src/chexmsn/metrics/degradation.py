@@ -1,17 +1,13 @@
 """What a degraded image costs, as a drop from the clean value.
 
 Numbers or arrays of them, point by point: with resampled values of clean and corrupted from the
-same counts, the drops are paired resamples. The relative drop hides collapse: from 0.745 to 0.50
-it is 33 %, though all skill is lost, which the drop above chance says (100 %).
+same counts, the drops are paired resamples. Of macro values they are ratios of means; the mean of the findings' own
+ratios is another number, in which a finding that starts low weighs more. The relative drop hides collapse: from 0.745
+to 0.50 it is 33 %, though all skill is lost, which the drop above chance says (100 %).
 """
 
-from collections.abc import Callable
-
 import numpy as np
-from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
-
-from chexmsn.metrics.ranking import macro
 
 Numbers = ArrayLike | float | int
 """One number or many."""
@@ -49,12 +45,17 @@ def area_under_degradation(severities: Numbers, values: Numbers) -> np.ndarray:
 
     `severities` (K, ascending, the clean 0 first) and `values` (... x K). Steps of severity are not
     equal in effect, so curves compare between models under one corruption, not between corruptions.
+    One severity besides the clean one makes no curve, and the area is the value there: a flip is all or nothing, and
+    half of what it costs is no mean of anything.
 
     >>> float(area_under_degradation([0, 1, 2], [0.9, 0.8, 0.5]).round(3))
     0.75
+    >>> float(area_under_degradation([0, 5], [0.9, 0.6]))
+    0.6
     """
     values, steps = np.asarray(values, dtype=np.float64), np.diff(severities)
-    return np.asarray((values[..., 1:] + values[..., :-1]) / 2 @ (steps / steps.sum()))
+    heights = values[..., 1:] if len(steps) == 1 else (values[..., 1:] + values[..., :-1]) / 2
+    return np.asarray(heights @ (steps / steps.sum()))
 
 
 def skill_under_degradation(severities: Numbers, values: Numbers, chance: float = 0.5) -> np.ndarray:
@@ -98,37 +99,3 @@ def relative_corruption_error(values: Numbers, reference: Numbers) -> np.ndarray
 def _ratio_of_sums(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     divisor = whole.sum(axis=-1)
     return np.asarray(part.sum(axis=-1) / np.where(divisor > 0, divisor, np.nan))
-
-
-Drop = Callable[[Numbers, Numbers], np.ndarray]
-"""`relative_drop` or `above_chance_drop`, of clean and corrupted."""
-
-
-def ratio_of_macros(
-    drop: Drop,
-    clean: Float[np.ndarray, "*#R C"],
-    corrupted: Float[np.ndarray, "*#R C"],
-    findings: Bool[np.ndarray, "C"],
-) -> Float[np.ndarray, "..."]:
-    """The drop of the macro value: what the tables of results call the drop of macro.
-
-    >>> clean, corrupted, both = np.array([0.9, 0.6]), np.array([0.9, 0.3]), np.array([True, True])
-    >>> float(ratio_of_macros(relative_drop, clean, corrupted, both).round(3))
-    0.2
-    """
-    return drop(macro(clean, findings), macro(corrupted, findings))
-
-
-def macro_of_ratios(
-    drop: Drop,
-    clean: Float[np.ndarray, "*#R C"],
-    corrupted: Float[np.ndarray, "*#R C"],
-    findings: Bool[np.ndarray, "C"],
-) -> Float[np.ndarray, "..."]:
-    """The mean of the findings' own drops; a finding that starts low weighs more than in `ratio_of_macros`.
-
-    >>> clean, corrupted, both = np.array([0.9, 0.6]), np.array([0.9, 0.3]), np.array([True, True])
-    >>> float(macro_of_ratios(relative_drop, clean, corrupted, both).round(3))
-    0.25
-    """
-    return macro(drop(clean, corrupted), findings)

@@ -42,28 +42,6 @@ def calibration_line(scores: Float[np.ndarray, "N C"], labels: Float[np.ndarray,
     return CalibrationLine(*np.array([_line(*_known(s, y)) for s, y in zip(scores.T, labels.T, strict=True)]).T)
 
 
-def fit_temperature(scores: Float[np.ndarray, "N C"], labels: Float[np.ndarray, "N C"]) -> Float64[np.ndarray, "C"]:
-    """The temperature per finding that makes scores most likely (Guo et al. 2017, arXiv 1706.04599).
-
-    Fit it on clean validation images only, never on those it is then judged on. Above 1 it softens the scores;
-    infinite where they say nothing or the contrary, so that 0.5 for all is best; NaN where a finding has one class
-    or all its scores are on the right side of 0.5, since then colder is always better. Errors as `reliability`.
-    """
-    check_probabilities(scores, labels)
-    return np.array([_temperature(*_known(s, y)) for s, y in zip(scores.T, labels.T, strict=True)])
-
-
-def apply_temperature(
-    scores: Float[np.ndarray, "N C"], temperature: Float[np.ndarray, "C"]
-) -> Float64[np.ndarray, "N C"]:
-    """The probabilities whose log odds are those of the scores divided by the temperature.
-
-    >>> apply_temperature(np.array([[0.9]]), np.array([2.0])).round(3)
-    array([[0.75]])
-    """
-    return _sigmoid(_log_odds(scores) / temperature)
-
-
 def _known(
     scores: Float[np.ndarray, "N"], labels: Float[np.ndarray, "N"]
 ) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]:
@@ -79,17 +57,6 @@ def _line(x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]) -> tuple[flo
         return np.nan, np.nan, float(in_the_large)
     intercept, slope = _newton(np.stack([np.ones_like(x), x], axis=1), y, np.zeros_like(x))
     return float(slope), float(intercept), float(in_the_large)
-
-
-def _temperature(x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]) -> float:
-    if not 0 < y.sum() < len(y):
-        return np.nan
-    if x @ (y - 0.5) <= _EXACT * np.abs(x).sum():  # the likelihood falls already where the slope leaves 0
-        return np.inf
-    if (x * (y - 0.5) >= 0).all():
-        return np.nan
-    (slope,) = _newton(x[:, None], y, np.zeros_like(x))
-    return float(1 / slope)
 
 
 def _separated(x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]) -> bool:

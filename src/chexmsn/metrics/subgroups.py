@@ -6,13 +6,9 @@ paired. Prevalence differs between groups: contrast them by AUROC, not by averag
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64, Integer, Shaped
-
-from chexmsn.metrics.bootstrap import resampled_auroc
-from chexmsn.metrics.ranking import auroc
+from jaxtyping import Bool, Float, Int64, Shaped
 
 AGE_BANDS = {"under 18": 0, "18-39": 18, "40-59": 40, "60-79": 60, "80+": 80}
 """The bands by their youngest age in years; a band ends where the next begins."""
@@ -50,35 +46,3 @@ def groups(attributes: Mapping[str, Shaped[np.ndarray, "N"]]) -> dict[str, Int64
 def large_enough(labels: Float[np.ndarray, "N C"]) -> Bool[np.ndarray, "C"]:
     """Which findings have at least `FEWEST` positives and negatives; of the others a group reports nothing."""
     return ((labels == 1).sum(axis=0) >= FEWEST) & ((labels == 0).sum(axis=0) >= FEWEST)
-
-
-class GroupAuroc(NamedTuple):
-    """AUROC per finding within a group, on the test set and on each resample; NaN where suppressed."""
-
-    value: Float64[np.ndarray, "C"]
-    samples: Float64[np.ndarray, "R C"]
-
-
-def auroc_within(
-    positions: Int64[np.ndarray, "G"],
-    scores: Float[np.ndarray, "N C"],
-    labels: Float[np.ndarray, "N C"],
-    counts: Integer[np.ndarray, "R N"],
-) -> GroupAuroc:
-    """AUROC of a group, suppressed (NaN) where a finding is not `large_enough` in it. Raises UserError as `auroc`.
-
-    Drops are functions of clean and corrupted, point by point, and their difference between groups is paired:
-
-    >>> rng = np.random.default_rng(0)
-    >>> labels, counts = (rng.random((300, 1)) < 0.4).astype(float), rng.poisson(1.0, (500, 300))
-    >>> clean, corrupted = (labels + rng.normal(scale=noise, size=labels.shape) for noise in (1, 3))
-    >>> def drop(group):
-    ...     return map(np.subtract, *(auroc_within(group, scores, labels, counts) for scores in (clean, corrupted)))
-    >>> value, samples = map(np.subtract, drop(np.arange(150)), drop(np.arange(150, 300)))
-    >>> value.shape, samples.shape
-    ((1,), (500, 1))
-    """
-    scores, labels = scores[positions], labels[positions]
-    shown = large_enough(labels)
-    values = auroc(scores, labels), resampled_auroc(scores, labels, counts[:, positions])
-    return GroupAuroc(*(np.where(shown, value, np.nan) for value in values))
