@@ -12,7 +12,7 @@ from chexmsn.evaluation.comparison_text import in_text
 from chexmsn.metrics.bootstrap import patient_counts, resampled_auroc
 from chexmsn.metrics.covariance import clustered_covariance, z_test
 from chexmsn.metrics.degradation import relative_drop
-from chexmsn.metrics.multiple import holm
+from chexmsn.metrics.multiple import benjamini_hochberg, holm
 from chexmsn.metrics.ranking import auroc
 from scored_folders import CLEAN_ONLY, CONDITIONS, FINDINGS, labels_of, record_of, write_scored
 
@@ -118,6 +118,7 @@ def test_holm_is_within_each_stated_family(tables):
     assert {"primary", "auroc, macro", "auroc, findings", "relative_drop, macro"} <= set(table["family"])
     for _, family in table.groupby("family"):
         np.testing.assert_array_equal(family["p_holm"], holm(family["p"].to_numpy()))
+        np.testing.assert_array_equal(family["q"], benjamini_hochberg(family["p"].to_numpy()))
 
 
 def test_delongs_test_where_it_applies(tmp_path):
@@ -221,6 +222,100 @@ def test_a_condition_that_does_not_apply_has_rows_without_values(home, tmp_path)
     rows = only(table, corruption="patches-black")
     assert rows["value_a"].notna().all() and rows[["value_b", "difference", "low", "p", "p_holm"]].isna().all(axis=None)
     assert only(table, corruption="imagenet-c")["p"].notna().all()
+
+
+MIXED = (*CONDITIONS, ("patches-black", 0.9), ("tokens-removed", 0.5), ("tokens-removed", 0.9))
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Two transformers, one of which has too few patches for a share of 90 %, and a CNN, with the CNN's own fills."""
+    home = tmp_path_factory.mktemp("mixed")
+    for seed, (name, absent) in enumerate({"vit": (), "tiny": (), "cnn": ["tokens-removed"]}.items()):
+        folder = write_scored(home / name, name, labels_of(), seed=seed, conditions=MIXED, absent=absent)
+        if name == "tiny":
+            scores = pd.read_parquet(folder / "scores.parquet")
+            most = (scores["corruption"] == "tokens-removed") & (scores["severity"] > 0.8)
+            scores[~most].to_parquet(folder / "scores.parquet", index=False)
+    return home
+
+
+def test_areas_are_over_what_applies_to_all_models(mixed, tmp_path):
+    models, table = compared(tmp_path / "out", mixed)
+    height = only(models, finding="macro", metric="area").set_index(["model", "corruption"])["value"]
+    auroc_of = only(models, finding="macro", metric="auroc").set_index(["model", "corruption", "severity"])["value"]
+    for name in ("vit", "tiny", "cnn"):
+        assert height[name, "missing"] == height[name, "patches-black"]  # tokens cannot be taken from the CNN
+    assert height["vit", "tokens-removed"] == auroc_of["vit", "tokens-removed", 0.5]  # the other has no 0.9
+    assert np.isnan(height["cnn", "tokens-removed"])
+    primary = table[table["primary"]]
+    assert primary["difference"].notna().all() and len(primary) == 2 * 3
+    tokens = only(table, metric="area", corruption="tokens-removed", finding="macro").set_index(["a", "b"])
+    assert tokens["difference"].notna().to_dict() == {
+        ("cnn", "tiny"): False,
+        ("cnn", "vit"): False,
+        ("tiny", "vit"): True,
+    }
+    record = record_of(tmp_path / "out")
+    assert record["areas_over"][""] == {"missing": ["patches-black"], "imagenet-c": ["gaussian-blur"]}
+    told = " ".join(record["notes"])
+    assert "The area over missing is over patches-black alone: tokens-removed does not apply to cnn." in told
+    assert "The area under tokens-removed is without severity 0.9, which does not apply to tiny." in told
+
+
+def test_where_no_corruption_is_shared_there_is_no_area(mixed, tmp_path):
+    compared(tmp_path / "out", mixed, conditions=("tokens-removed",))
+    record = record_of(tmp_path / "out")
+    assert record["primary"] == "auroc@clean"
+    assert any("The area over missing does not exist: tokens-removed does not" in note for note in record["notes"])
+
+
+def test_each_group_has_a_ground_of_its_own(tmp_path):
+    for seed, name in enumerate(("a, vit", "b, vit", "a, cnn", "b, cnn")):
+        absent = ["tokens-removed"] if name.endswith("cnn") else []
+        write_scored(tmp_path / "runs" / name, name, labels_of(), seed=seed, conditions=MIXED, absent=absent)
+    compared(tmp_path / "out", tmp_path / "runs", within=", ")
+    over = record_of(tmp_path / "out")["areas_over"]
+    assert over["cnn"]["missing"] == ["patches-black"]
+    assert over["vit"]["missing"] == ["patches-black", "tokens-removed"]
+
+
+def test_errors_are_multiples_of_the_references(home, tmp_path):
+    models, table = compared(tmp_path / "out", home / "runs", home / "twin", reference="good")
+    assert not {"corruption_error", "relative_corruption_error"} & set(table["metric"])
+    auroc_of = only(models, finding="macro", metric="auroc").set_index(["model", "corruption", "severity"])["value"]
+    error = only(models, finding="macro", metric="corruption_error").set_index(["model", "corruption"]).sort_index()
+    below = {m: sum(1 - auroc_of[m, "gaussian-blur", s] for s in (1.0, 3.0)) for m in ("good", "bad")}
+    assert error.loc[("bad", "gaussian-blur"), "value"] == pytest.approx(below["bad"] / below["good"])
+    assert error.loc[("bad", "imagenet-c"), "low"] > 1
+    assert (error.loc[["good", "twin"], ["value", "low", "high"]] == 1).all(axis=None)  # the same scores
+    relative = only(models, finding="macro", metric="relative_corruption_error").set_index(["model", "corruption"])
+    drops = {m: 2 * auroc_of[m, "clean", 0.0] - sum(auroc_of[m, "gaussian-blur"]) for m in ("good", "bad")}
+    assert relative.loc[("bad", "gaussian-blur"), "value"] == pytest.approx(drops["bad"] / drops["good"])
+    assert any("as a multiple of that of good" in note for note in record_of(tmp_path / "out")["notes"])
+
+
+def test_without_a_reference_there_are_no_multiples(tables):
+    assert not {"corruption_error", "relative_corruption_error"} & set(tables[0]["metric"])
+
+
+def test_a_comparison_that_fails_leaves_nothing(home, tmp_path):
+    torn = shutil.copytree(home / "runs" / "bad", tmp_path / "torn")
+    pd.read_parquet(torn / "scores.parquet").iloc[1:].to_parquet(torn / "scores.parquet", index=False)
+    with pytest.raises(UserError, match="not one per labelled image"):
+        compared(tmp_path / "out", home / "runs" / "good", torn)
+    assert [path.name for path in tmp_path.iterdir()] == ["torn"]
+
+
+def test_a_place_that_holds_something_is_refused_before_any_work(home, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.docx").touch()
+    with pytest.raises(UserError, match="is there already and not empty"):
+        compared(tmp_path / "out", home / "runs")
+    begun = shutil.copytree(compare(CompareConfig(runs=(home / "runs",), out=tmp_path / "whole")), tmp_path / "begun")
+    (begun / "run.json").write_text((begun / "run.json").read_text().replace('"finished"', '"new"'))
+    with pytest.raises(UserError, match="left unfinished: remove it"):
+        compare(CompareConfig(runs=(home / "runs",), out=begun))
 
 
 def test_the_same_comparison_is_not_made_twice(home, tmp_path, caplog):

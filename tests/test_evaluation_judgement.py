@@ -8,10 +8,12 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from chexmsn.core.errors import UserError
 from chexmsn.evaluation.cohort import Cohort, Resampling
 from chexmsn.evaluation.judge import JudgeConfig, judge
-from chexmsn.metrics.bootstrap import enough_patients
+from chexmsn.metrics.bootstrap import enough_patients, patient_counts, resampled_auroc
+from chexmsn.metrics.ranking import auroc
 from scored_folders import CONDITIONS, FINDINGS, labels_of, record_of, write_scored
 
 THRESHOLDS = {"Edema": 0.5}
+TRUTH = [f"label:{finding}" for finding in FINDINGS]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def test_the_calibration_error_is_that_of_the_reliability_table(folder):
         "value"
     ]
     np.testing.assert_allclose(rows["ece"].drop("macro"), gaps[list(FINDINGS)])
-    assert {"mce", "slope", "intercept", "in-the-large"} < set(rows.index.get_level_values(0))
+    assert {"mce", "ece-equal-count", "slope", "intercept", "in-the-large"} < set(rows.index.get_level_values(0))
 
 
 def test_rates_at_the_threshold_are_counts(folder):
@@ -84,13 +86,90 @@ def test_small_subgroups_tell_nothing(tmp_path):
     assert rows.loc["PA", "value"].notna().all()
 
 
+def test_differences_of_groups_are_those_of_shared_resamples(folder):
+    """Women less men, whichever are fewer: a patient who is drawn twice is so in both."""
+    labels, scores = (pd.read_parquet(folder / f"{name}.parquet") for name in ("labels", "scores"))
+    counts = patient_counts(labels["patient_id"].to_numpy(), 100, 0)
+    rows = table(folder, "group_differences", corruption="gaussian-blur", severity=3.0).set_index(["level", "finding"])
+    assert set(rows["against"][rows["group"] == "sex"]) == {"F"}  # as many as men, and named first
+
+    def drop(sex):
+        own = labels["sex"] == sex
+        parts = []
+        for where in (scores["corruption"] == "clean", (scores["severity"] == 3.0)):
+            cell = scores[where].set_index("image_key").loc[labels["image_key"][own]]
+            told = cell[["score:Edema", "score:Mass"]].to_numpy(float), labels.loc[own, TRUTH].to_numpy()
+            parts.append((auroc(*told), resampled_auroc(*told, counts[:, own])))
+        return [clean - worse for clean, worse in zip(*parts, strict=True)]
+
+    men, women = drop("M"), drop("F")
+    gap = [m - w for m, w in zip(men, women, strict=True)]
+    row = rows.loc[("M", "Mass")]
+    want = [gap[0][1], *np.nanquantile(gap[1][:, 1], [0.025, 0.975])]
+    np.testing.assert_allclose(row[["absolute_drop", "absolute_drop_low", "absolute_drop_high"]].astype(float), want)
+    assert rows.loc[("M", "macro"), "absolute_drop"] == pytest.approx(gap[0].mean())
+    assert (rows["status"][rows["group"] == "sex"] == "ok").all()
+
+
+def test_groups_of_a_model_that_is_blind_to_them_do_not_differ(tmp_path):
+    """The images of men are copies of those of women: all differences are 0 but for the resamples."""
+    women = labels_of(160).assign(sex="F")
+    men = women.assign(sex="M", image_key="m" + women["image_key"], patient_id="m" + women["patient_id"])
+    folder = write_scored(tmp_path / "run", "m", women)
+    scores = pd.read_parquet(folder / "scores.parquet")
+    copies = scores.assign(image_key="m" + scores["image_key"], patient_id="m" + scores["patient_id"])
+    pd.concat([scores, copies]).to_parquet(folder / "scores.parquet", index=False)
+    pd.concat([women, men]).to_parquet(folder / "labels.parquet", index=False)
+    for interval in ("percentile", "bca"):
+        judge(JudgeConfig(runs=(folder,), resamples=300, interval=interval))
+        rows = table(folder, "group_differences", group="sex")
+        numbers = ["value", "absolute_drop", "relative_drop", "above_chance_drop"]
+        np.testing.assert_allclose(rows[numbers].to_numpy(float), 0, atol=1e-12)
+        degraded = rows[rows["corruption"] != "clean"]
+        assert (degraded["absolute_drop_low"] < 0).all() and (degraded["absolute_drop_high"] > 0).all()
+
+
+def test_differences_with_a_tiny_group_are_suppressed(tmp_path):
+    few = labels_of()
+    few["view"] = np.where(np.arange(len(few)) < 8, "AP", "PA")
+    folder = write_scored(tmp_path / "run", "m", few)
+    judge(JudgeConfig(runs=(folder,), resamples=20))
+    rows = table(folder, "group_differences", group="view")
+    assert set(zip(rows["level"], rows["against"], strict=True)) == {("AP", "PA")}
+    assert rows[["value", "low", "absolute_drop", "above_chance_drop_high"]].isna().all(axis=None)
+    assert set(rows["status"]) == {
+        "too few findings with enough images in one group",
+        "fewer than 10 positives or 10 negatives in one of the groups",
+    }
+
+
+def test_a_band_holds_a_whole_curve(folder):
+    auroc_of = table(folder, "results", metric="auroc", corruption="gaussian-blur").set_index(["severity", "finding"])
+    band = table(folder, "bands", corruption="gaussian-blur").set_index(["severity", "finding"])
+    assert sorted(set(band.index.get_level_values("severity"))) == [0.0, 1.0, 3.0]
+    for severity in (1.0, 3.0):
+        for finding in ("macro", *FINDINGS):
+            one, all_of_it = auroc_of.loc[(severity, finding)], band.loc[(severity, finding)]
+            assert all_of_it["value"] == one["value"]
+            assert all_of_it["low"] < one["value"] < all_of_it["high"] <= 1
+            assert all_of_it["high"] - all_of_it["low"] > 0.95 * (one["high"] - one["low"])
+
+
+def test_a_run_without_degraded_images_has_no_curve(tmp_path):
+    folder = write_scored(tmp_path / "run", "m", labels_of(), conditions=CONDITIONS[:1])
+    judge(JudgeConfig(runs=(folder,), resamples=20))
+    assert table(folder, "bands").empty and table(folder, "areas").empty
+
+
 def test_areas_are_mean_heights(folder):
     auroc = table(folder, "results", metric="auroc", finding="macro").set_index(["corruption", "severity"])["value"]
     start, one, three = auroc["clean"][0.0], auroc["gaussian-blur"][1.0], auroc["gaussian-blur"][3.0]
     want = ((start + one) / 2 + (one + three)) / 3
     rows = table(folder, "areas", metric="area", finding="macro").set_index(["over", "corruption"])["value"]
     assert rows["corruption", "gaussian-blur"] == rows["family", "imagenet-c"] == pytest.approx(want)
-    assert rows["corruption", "patches-black"] == rows["family", "missing"]
+    assert rows["corruption", "patches-black"] == rows["family", "missing"] == auroc["patches-black"][0.5]
+    counts = table(folder, "areas", metric="area", finding="macro").set_index(["over", "corruption"])["conditions"]
+    assert counts["family", "imagenet-c"] == 2 and counts["corruption", "patches-black"] == 1
 
 
 def test_judging_again_changes_intervals_and_says_so(tmp_path):

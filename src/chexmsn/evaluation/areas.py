@@ -1,6 +1,6 @@
 """A whole ladder of severities in one number: the area under the degradation curve of the AUROC."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -27,38 +27,53 @@ def family_of(corruption: str) -> str:
     return load("chexmsn.corruptions", corruption).FAMILY if corruption in names("chexmsn.corruptions") else "other"
 
 
+def families(corruptions: Iterable[str]) -> dict[str, list[str]]:
+    """The corruptions of each family."""
+    found: dict[str, list[str]] = {}
+    for corruption in corruptions:
+        found.setdefault(family_of(corruption), []).append(corruption)
+    return found
+
+
+def curves(auroc: Mapping[Condition, Estimate]) -> dict[str, dict[Condition, Estimate]]:
+    """The degradation curve of each corruption: its estimates by severity, the clean one at severity 0 first."""
+    ascending = sorted(auroc, key=lambda condition: condition.severity)
+    corruptions = dict.fromkeys(condition.corruption for condition in auroc if condition != CLEAN)
+    return {name: {c: auroc[c] for c in ascending if c.corruption in (name, CLEAN.corruption)} for name in corruptions}
+
+
 def area_of(area: Area, severities: Sequence[float], curve: Sequence[Parts]) -> Parts:
     """An area (of `metrics.degradation`) under a curve of estimates, the clean one at severity 0 first."""
     return type(curve[0])(*(area(severities, np.stack(points, axis=-1)) for points in zip(*curve, strict=True)))
 
 
-def over_families(areas: Mapping[str, Parts]) -> dict[str, Parts]:
-    """The mean over the corruptions of each family."""
-    families: dict[str, list[Parts]] = {}
-    for corruption, estimate in areas.items():
-        families.setdefault(family_of(corruption), []).append(estimate)
-    return {
-        family: type(members[0])(*(np.mean(parts, axis=0) for parts in zip(*members, strict=True)))
-        for family, members in families.items()
-    }
+def mean_of(members: Sequence[Parts]) -> Parts:
+    """The mean over estimates, such as the areas of a family's corruptions."""
+    return type(members[0])(*(np.mean(parts, axis=0) for parts in zip(*members, strict=True)))
 
 
 MEASURES = {"area": area_under_degradation, "area_above_chance": skill_under_degradation}
 
 
 def areas_table(auroc: Mapping[Condition, Estimate], cohort: Cohort, model: str) -> pd.DataFrame:
-    """`areas.parquet`: areas under the degradation curve of each corruption, and the means over their families."""
-    corruptions = dict.fromkeys(condition.corruption for condition in auroc if condition != CLEAN)
+    """`areas.parquet`: areas under the degradation curve of each corruption, and the means over their families.
+
+    They are over the conditions that apply to this model, `conditions` of them: areas over other conditions do not
+    compare.
+    """
+    of = curves(auroc)
     parts = []
     for metric, area in MEASURES.items():
-        areas = {corruption: _of_corruption(corruption, auroc, area) for corruption in corruptions}
-        for over, estimates in (("corruption", areas), ("family", over_families(areas))):
-            about = {"model": model, "over": over, "metric": metric}
-            parts += [rows_of(cohort, estimate, corruption=name, **about) for name, estimate in estimates.items()]
-    columns = ["model", "over", "corruption", "finding", "metric", "value", "low", "high"]
+        areas = {name: area_of(area, [c.severity for c in curve], list(curve.values())) for name, curve in of.items()}
+        for over, members in _overs(list(of)):
+            size = {"conditions": sum(len(of[name]) - 1 for name in members)}
+            about = {"model": model, "over": over[0], "corruption": over[1], "metric": metric}
+            parts.append(rows_of(cohort, mean_of([areas[name] for name in members]), **about, **size))
+    columns = ["model", "over", "corruption", "finding", "metric", "value", "low", "high", "conditions"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def _of_corruption(corruption: str, auroc: Mapping[Condition, Estimate], area: Area) -> Estimate:
-    ladder = sorted((c for c in auroc if c.corruption in (corruption, CLEAN.corruption)), key=lambda c: c.severity)
-    return area_of(area, [condition.severity for condition in ladder], [auroc[condition] for condition in ladder])
+def _overs(corruptions: Sequence[str]) -> list[tuple[tuple[str, str], list[str]]]:
+    """What areas are told of, each with its corruptions: single ones, then families."""
+    single = [(("corruption", name), [name]) for name in corruptions]
+    return [*single, *((("family", name), members) for name, members in families(corruptions).items())]

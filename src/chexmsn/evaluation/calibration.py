@@ -10,6 +10,7 @@ from chexmsn.evaluation.measures import Cells, Measure, Ranking, rows_of
 from chexmsn.metrics.calibration import (
     BINS,
     brier,
+    equal_count,
     expected_calibration_error,
     maximum_calibration_error,
     reliability,
@@ -31,10 +32,13 @@ MEASURES = {"brier": Measure.of(brier, resampled_brier), "ece": Measure.of(_expe
 
 
 def _values(scores: Ranking, labels: Ranking) -> dict[str, np.ndarray]:
-    """Without an interval: the largest error of 15 bins is noise, and a line would have to be fitted anew each time."""
+    """Without an interval: the largest error of 15 bins is noise, and bins or a line would have to be made anew."""
     line = calibration_line(scores, labels)
-    largest = maximum_calibration_error(reliability(scores, labels))
-    return {"mce": largest, "slope": line.slope, "intercept": line.intercept, "in-the-large": line.in_the_large}
+    errors = {
+        "mce": maximum_calibration_error(reliability(scores, labels)),
+        "ece-equal-count": expected_calibration_error(reliability(scores, labels, equal_count)),
+    }
+    return errors | {"slope": line.slope, "intercept": line.intercept, "in-the-large": line.in_the_large}
 
 
 def calibration_table(cells: Cells, cohort: Cohort, model: str) -> pd.DataFrame:

@@ -141,9 +141,7 @@ class Cohort:
 
     def interval(self, estimate: Estimate) -> Interval:
         """The 95 % interval, macro first; NaN where too few resamples have a value."""
-        if self.interval_kind == "bca":
-            return bca_interval(*estimate, LEVEL, undefined_at_most=self.undefined_at_most)
-        return percentile_interval(estimate.samples, LEVEL, undefined_at_most=self.undefined_at_most)
+        return interval_of(estimate, self.interval_kind, self.undefined_at_most)
 
     @cached_property
     def prevalence(self) -> Estimate:
@@ -198,6 +196,13 @@ class Cohort:
                 "positives": [positives[self.in_macro].sum(), *positives],
             }
         )
+
+
+def interval_of(estimate: Estimate, kind: Kind, undefined_at_most: Float64[np.ndarray, "F"]) -> Interval:
+    """The 95 % interval of each column; NaN where more than that share of the resamples has no value."""
+    if kind == "bca":
+        return bca_interval(*estimate, LEVEL, undefined_at_most=undefined_at_most)
+    return percentile_interval(estimate.samples, LEVEL, undefined_at_most=undefined_at_most)
 
 
 def findings_of(table: pd.DataFrame) -> tuple[str, ...]:

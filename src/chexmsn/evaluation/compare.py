@@ -17,30 +17,43 @@ import numpy as np
 import pandas as pd
 
 from chexmsn.core.errors import UserError
-from chexmsn.core.files import write_atomic
+from chexmsn.core.files import new_folder, refuse_filled, write_atomic
 from chexmsn.core.limits import check_limits
 from chexmsn.core.progress import progress
-from chexmsn.evaluation.areas import area_of, family_of, over_families
+from chexmsn.evaluation.areas import area_of, families, family_of, mean_of
 from chexmsn.evaluation.cohort import LEVEL, MACRO, findings_of
+from chexmsn.evaluation.common_ground import Ground, ground_of
 from chexmsn.evaluation.conditions import CLEAN, Condition, chosen
 from chexmsn.evaluation.measures import RANKING, Ranking
 from chexmsn.evaluation.repetitions import Model, Pooled, Scores, TestSets, models_of
 from chexmsn.evaluation.runs import SCHEMA_VERSION, ScoredRun, find_runs
 from chexmsn.metrics.bootstrap import percentile_interval
 from chexmsn.metrics.covariance import clustered_covariance, z_test
-from chexmsn.metrics.degradation import above_chance_drop, absolute_drop, area_under_degradation, relative_drop
-from chexmsn.metrics.multiple import holm
+from chexmsn.metrics.degradation import (
+    above_chance_drop,
+    absolute_drop,
+    area_under_degradation,
+    corruption_error,
+    relative_corruption_error,
+    relative_drop,
+)
+from chexmsn.metrics.multiple import benjamini_hochberg, holm
 from chexmsn.metrics.paired import paired_difference
-from chexmsn.training.run_folder import open_run
+from chexmsn.training.run_folder import open_run, write_record
 
 log = logging.getLogger(__name__)
 
 DROPS = {"absolute_drop": absolute_drop, "relative_drop": relative_drop, "above_chance_drop": above_chance_drop}
+KIND = "comparison"
 AREA = "area"
+ERRORS = {
+    "corruption_error": lambda curve, reference: corruption_error(curve[..., 1:], reference[..., 1:]),
+    "relative_corruption_error": relative_corruption_error,
+}
 MODELS = ("model", "group", "corruption", "severity", "finding", "metric", "value", "low", "high", "runs", "spread")
 COMPARISON = (
     *("group", "a", "b", "corruption", "severity", "finding", "metric", "value_a", "value_b"),
-    *("difference", "low", "high", "p", "p_holm", "delong_p", "family", "primary"),
+    *("difference", "low", "high", "p", "p_holm", "q", "delong_p", "family", "primary"),
 )
 
 
@@ -52,7 +65,8 @@ class CompareConfig:
         runs: result folders of `chexmsn stress` or `chexmsn probe`, or folders that hold such folders. Runs of one name
             are repetitions of one model.
         out: folder of the comparison.
-        reference: model that all others are compared with; every pair is compared when empty.
+        reference: model that all others are compared with, and whose errors theirs are told as multiples of; every
+            pair is compared when empty.
         within: separator in the models' names; only models that have the same text after it are compared, such as
             "msn, probe" and "mae, probe" with ", ".
         primary: the comparison decided on beforehand, of macro values: a metric, and after @ a condition or corruption,
@@ -88,25 +102,40 @@ class Comparison(NamedTuple):
 def compare(config: CompareConfig) -> Path:
     """Compare models that were tested on the same images; returns the folder of the comparison.
 
-    The same models and options again: nothing to do.
+    The same models and options again: nothing to do. The folder is there when it is whole, and not before.
 
     Raises:
         UserError: fewer than two models; runs on other images, labels, findings or conditions, saying which; a
             primary comparison or reference that is not there; a folder of another comparison.
     """
     plan = Plan.open(config)
-    run = open_run(config.out, "comparison", plan.asked, plan.facts)
-    if run.finished:
-        log.info("%s is finished: nothing to do", run.path)
-        return run.path
-    with run.alone():
-        tables = compared(plan)
-        for name, table in (("models", tables.models), ("comparison", tables.differences)):
-            write_atomic(run.path / f"{name}.parquet", lambda path, table=table: table.to_parquet(path, index=False))
-            write_atomic(run.path / f"{name}.csv", lambda path, table=table: table.to_csv(path, index=False))
-        families = families_of(tables.differences)
-        run.update(status="finished", families=families, notes=notes(plan, families))
-    return run.path
+    if _is_there(plan):
+        log.info("%s is finished: nothing to do", config.out)
+        return config.out
+    refuse_filled(config.out)
+    tables = compared(plan)
+    with new_folder(config.out) as place:
+        _write(tables, plan, place)
+    return config.out
+
+
+def _is_there(plan: "Plan") -> bool:
+    """Whether this comparison was made before. Raises UserError for another one, and for half a one."""
+    out = plan.config.out
+    if not (out / "run.json").is_file():
+        return False
+    if not open_run(out, KIND, plan.asked, plan.facts).finished:
+        raise UserError(f"{out} holds a comparison that an earlier version left unfinished: remove it, or name another")
+    return True
+
+
+def _write(tables: Comparison, plan: "Plan", place: Path) -> None:
+    for name, table in (("models", tables.models), ("comparison", tables.differences)):
+        write_atomic(place / f"{name}.parquet", lambda path, table=table: table.to_parquet(path, index=False))
+        write_atomic(place / f"{name}.csv", lambda path, table=table: table.to_csv(path, index=False))
+    sizes = families_of(tables.differences)
+    facts = plan.facts | {"families": sizes, "notes": notes(plan, sizes)}
+    write_record(place, KIND, plan.asked, facts, status="finished")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +147,7 @@ class Plan:
         models: the models, each with its runs.
         sets: the test sets.
         conditions: those of all runs, the clean one first.
+        grounds: what the areas are over, of each group of models.
         primary: the comparison decided on beforehand.
     """
 
@@ -125,6 +155,7 @@ class Plan:
     models: tuple[Model, ...]
     sets: TestSets
     conditions: tuple[Condition, ...]
+    grounds: Mapping[str, Ground]
     primary: str
 
     @classmethod
@@ -137,9 +168,11 @@ class Plan:
         _check_pairs(models, config)
         sets = TestSets.of(tables, resamples=config.resamples, seed=config.seed)
         conditions = tuple(dict.fromkeys([CLEAN, *runs[0].conditions]))
-        primary = config.primary or (AREA if len(conditions) > 1 else "auroc@clean")
+        grounds = _grounds(models, conditions)
+        some = any(kept for ground in grounds.values() for kept in ground.families.values())
+        primary = config.primary or (AREA if some else "auroc@clean")
         _check_primary(primary, conditions)
-        return cls(config, tuple(models), sets, conditions, primary)
+        return cls(config, tuple(models), sets, conditions, grounds, primary)
 
     @property
     def pairs(self) -> list[tuple[Model, Model]]:
@@ -155,9 +188,7 @@ class Plan:
     @property
     def ladders(self) -> dict[str, list[Condition]]:
         """The conditions of each corruption, by severity."""
-        ordered = sorted(self.conditions, key=lambda condition: condition.severity)
-        names = dict.fromkeys(condition.corruption for condition in self.conditions)
-        return {name: [condition for condition in ordered if condition.corruption == name] for name in names}
+        return _ladders(self.conditions)
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -185,10 +216,24 @@ class Plan:
                 for cohort in self.sets.cohorts
             ],
             "conditions": [vars(condition) for condition in self.conditions],
+            "areas_over": {group: ground.families for group, ground in self.grounds.items()},
             "primary": self.primary,
             **{name: getattr(self.config, name) for name in ("resamples", "seed")},
             "level": LEVEL,
         }
+
+
+def _ladders(conditions: Sequence[Condition]) -> dict[str, list[Condition]]:
+    ordered = sorted(conditions, key=lambda condition: condition.severity)
+    names = dict.fromkeys(condition.corruption for condition in conditions)
+    return {name: [condition for condition in ordered if condition.corruption == name] for name in names}
+
+
+def _grounds(models: Sequence[Model], conditions: Sequence[Condition]) -> dict[str, Ground]:
+    """What the models of each group share."""
+    ladders = _ladders([condition for condition in conditions if condition != CLEAN])
+    groups = dict.fromkeys(model.group for model in models)
+    return {group: ground_of([model for model in models if model.group == group], ladders) for group in groups}
 
 
 def _check_findings(names: Sequence[str] | None, runs: Sequence[ScoredRun]) -> None:
@@ -253,6 +298,8 @@ def compared(plan: Plan) -> Comparison:
     models, differences = [], []
     for measured in _measured(plan):
         models.append(_of_models(measured, plan))
+        if measured.metric in ERRORS:  # they are told against the reference already
+            continue
         delong = _delong(measured, plan)
         differences += [_difference(measured, a, b, plan).assign(delong_p=delong(a, b)) for a, b in plan.pairs]
     table = _corrected(pd.concat(differences, ignore_index=True), plan.primary)
@@ -271,7 +318,7 @@ class Measured(NamedTuple):
 
 def _measured(plan: Plan) -> Iterator[Measured]:
     """Everything that models are compared by, corruption by corruption, so that few scores are held at once."""
-    areas = []
+    over_ladders = []
     bar = progress(plan.ladders.items(), total=len(plan.ladders), title="comparison", unit="corruption")
     for corruption, ladder in bar:
         under = _under(corruption, ladder, plan)
@@ -281,9 +328,10 @@ def _measured(plan: Plan) -> Iterator[Measured]:
             (clean,) = rankings
             continue
         yield from (drop for corrupted in rankings for drop in _drops(clean, corrupted))
-        areas.append(_area(corruption, [clean, *rankings]))
-        yield areas[-1]
-    yield from _families(areas, plan)
+        of_ladder = [_area(corruption, [clean, *rankings], plan), *_errors(corruption, [clean, *rankings], plan)]
+        yield from of_ladder
+        over_ladders += of_ladder
+    yield from _families(over_ladders, plan)
 
 
 def _under(corruption: str, ladder: Sequence[Condition], plan: Plan) -> dict[Condition, dict[str, Measured]]:
@@ -304,22 +352,65 @@ def _drops(clean: Measured, corrupted: Measured) -> Iterator[Measured]:
         yield Measured(corrupted.corruption, corrupted.severity, name, of)
 
 
-def _area(corruption: str, points: Sequence[Measured]) -> Measured:
-    severities = [point.severity for point in points]
-    of = {m: area_of(area_under_degradation, severities, [point.of[m] for point in points]) for m in points[0].of}
+def _curve(corruption: str, points: Sequence[Measured], model: Model, plan: Plan) -> dict[float, Pooled]:
+    """A model's values by severity, where the corruption applies to all of its group that it applies to at all."""
+    shared = plan.grounds[model.group].conditions[corruption]
+    clean, *degraded = points
+    kept = [point for point in degraded if Condition(corruption, point.severity) in shared] if shared else degraded
+    return {point.severity: point.of[model.name] for point in (clean, *kept)}
+
+
+def _area(corruption: str, points: Sequence[Measured], plan: Plan) -> Measured:
+    of = {}
+    for model in plan.models:
+        curve = _curve(corruption, points, model, plan)
+        of[model.name] = area_of(area_under_degradation, list(curve), list(curve.values()))
     return Measured(corruption, np.nan, AREA, of)
 
 
-def _families(areas: Sequence[Measured], plan: Plan) -> Iterator[Measured]:
-    """The areas over each family of corruptions."""
-    of = {m.name: over_families({area.corruption: area.of[m.name] for area in areas}) for m in plan.models}
-    for family in dict.fromkeys(family_of(area.corruption) for area in areas):
-        yield Measured(family, np.nan, AREA, {name: families[family] for name, families in of.items()})
+def _errors(corruption: str, points: Sequence[Measured], plan: Plan) -> Iterator[Measured]:
+    """The errors under a corruption as multiples of the reference's; none where no reference is named."""
+    for reference in (model for model in plan.models if model.name == plan.config.reference):
+        curves = {
+            m.name: _stacked(_curve(corruption, points, m, plan)) for m in plan.models if m.group == reference.group
+        }
+        theirs = curves[reference.name]
+        for name, error in ERRORS.items():
+            of = {
+                model: Pooled(
+                    error(c.value, theirs.value), error(c.samples, theirs.samples), error(c.runs, theirs.value)
+                )
+                for model, c in curves.items()
+            }
+            yield Measured(corruption, np.nan, name, of)
+
+
+def _stacked(curve: Mapping[float, Pooled]) -> Pooled:
+    """The parts of a curve's estimates, the severities on the last axis."""
+    return Pooled(*(np.stack(parts, axis=-1) for parts in zip(*curve.values(), strict=True)))
+
+
+def _families(over_ladders: Sequence[Measured], plan: Plan) -> Iterator[Measured]:
+    """The means over each family of corruptions, of those that apply to all models of a group."""
+    for metric in dict.fromkeys(measured.metric for measured in over_ladders):
+        of = {measured.corruption: measured.of for measured in over_ladders if measured.metric == metric}
+        for family, names in families(of).items():
+            told = [model for model in plan.models if model.name in of[names[0]]]
+            means = {model.name: _mean(model, [of[name][model.name] for name in names], names, plan) for model in told}
+            yield Measured(family, np.nan, metric, means)
+
+
+def _mean(model: Model, members: Sequence[Pooled], names: Sequence[str], plan: Plan) -> Pooled:
+    """The mean over the corruptions that a group shares; NaN throughout where it shares none."""
+    shared = plan.grounds[model.group].families[family_of(names[0])]
+    kept = [member for name, member in zip(names, members, strict=True) if name in shared]
+    return mean_of(kept) if kept else Pooled(*(np.full_like(part, np.nan) for part in members[0]))
 
 
 def _of_models(measured: Measured, plan: Plan) -> pd.DataFrame:
     """Rows of the table of models."""
-    return pd.concat([_of_model(measured, model, plan) for model in plan.models], ignore_index=True)
+    told = [_of_model(measured, model, plan) for model in plan.models if model.name in measured.of]
+    return pd.concat(told, ignore_index=True)
 
 
 def _of_model(measured: Measured, model: Model, plan: Plan) -> pd.DataFrame:
@@ -361,12 +452,17 @@ def _delong(measured: Measured, plan: Plan) -> Callable[[Model, Model], np.ndarr
 
 
 def _corrected(table: pd.DataFrame, primary: str) -> pd.DataFrame:
-    """The table with the sets of comparisons that are corrected together, and Holm's p values within each."""
+    """The table with the sets of comparisons that are corrected together, by Holm and by Benjamini and Hochberg."""
     chosen_before = _is_primary(table, primary)
     question = np.where(chosen_before, "primary", table["metric"] + np.where(_is_macro(table), ", macro", ", findings"))
     family = table["group"].where(table["group"] == "", table["group"] + ": ") + question
-    adjusted = table.groupby(family)["p"].transform(lambda p: holm(p.to_numpy()))
-    return table.assign(primary=chosen_before, family=family, p_holm=adjusted)
+    p = table.groupby(family)["p"]
+    adjusted = {"p_holm": p.transform(_by(holm)), "q": p.transform(_by(benjamini_hochberg))}
+    return table.assign(primary=chosen_before, family=family, **adjusted)
+
+
+def _by(correction: Callable[[np.ndarray], np.ndarray]) -> Callable[[pd.Series], np.ndarray]:
+    return lambda p: correction(p.to_numpy())
 
 
 def _is_macro(table: pd.DataFrame) -> pd.Series:
@@ -392,21 +488,32 @@ def families_of(differences: pd.DataFrame) -> dict[str, int]:
     return {str(name): int(p.notna().sum()) for name, p in differences.groupby("family", sort=False)["p"]}
 
 
-def notes(plan: Plan, families: Mapping[str, int]) -> list[str]:
+def notes(plan: Plan, sizes: Mapping[str, int]) -> list[str]:
     """What a reader of the tables must know, in sentences."""
     told = [
         "Intervals and p values are from resamples of the patients, shared by all models. They say how sure the "
         "difference of these trained models is, not what another training would give; that is the spread over runs.",
         "p_holm is corrected within each family of comparisons; everything outside the primary one is description.",
+        "q, for exploring a family, bounds the share of false claims in it (Benjamini and Hochberg).",
         "delong_p is DeLong's test for a single finding, in Obuchowski's form for several images of one patient.",
     ]
-    short = [name for name, count in families.items() if count / (plan.config.resamples + 1) > 1 - LEVEL]
+    told += [_of_group(group) + note for group, ground in plan.grounds.items() for note in ground.notes]
+    if plan.config.reference is not None:
+        told.append(
+            f"corruption_error is 1 - AUROC over the severities as a multiple of that of {plan.config.reference}; the "
+            "relative one is so of what is added to the clean error, and means little where the reference hardly drops."
+        )
+    short = [name for name, count in sizes.items() if count / (plan.config.resamples + 1) > 1 - LEVEL]
     if short:
         told.append(
             f"No p value is below 1 / {plan.config.resamples + 1}, so nothing can stay below {1 - LEVEL:.2g} after "
             f"correction in {', '.join(short)}: give more --resamples or compare less."
         )
     return told
+
+
+def _of_group(group: str) -> str:
+    return f"{group}: " if group else ""
 
 
 def _rows(measured: Measured, plan: Plan) -> pd.DataFrame:

@@ -12,15 +12,16 @@ import pandas as pd
 from chexmsn.core.files import write_atomic
 from chexmsn.core.progress import progress
 from chexmsn.evaluation.areas import areas_table
+from chexmsn.evaluation.bands import bands_table
 from chexmsn.evaluation.calibration import are_probabilities, calibration_table, reliability_table
 from chexmsn.evaluation.cohort import Cohort, Resampling
 from chexmsn.evaluation.conditions import Condition
 from chexmsn.evaluation.measures import RANKING, read_cells
 from chexmsn.evaluation.operating import operating_table
 from chexmsn.evaluation.results import results_table
-from chexmsn.evaluation.subgroups import subgroups_table
+from chexmsn.evaluation.subgroups import differences_table, groups_of, subgroups_table
 
-TABLES = ("results", "calibration", "reliability", "operating", "subgroups", "areas")
+TABLES = ("results", "calibration", "reliability", "operating", "subgroups", "group_differences", "areas", "bands")
 
 
 def judged(
@@ -62,8 +63,11 @@ def judged(
         tables["reliability"] = reliability_table(cells, cohort, model)
     if thresholds:
         tables["operating"] = operating_table(cells, cohort, model, thresholds)
-    tables["subgroups"] = subgroups_table(cells, cohort, model)
-    tables["areas"] = areas_table({c: of["auroc"] for c, of in estimates.items()}, cohort, model)
+    groups, auroc = groups_of(cells, cohort), {c: of["auroc"] for c, of in estimates.items()}
+    tables["subgroups"] = subgroups_table(groups, model)
+    tables["group_differences"] = differences_table(groups, cohort, model)
+    tables["areas"] = areas_table(auroc, cohort, model)
+    tables["bands"] = bands_table(auroc, cohort, model)
     return tables
 
 

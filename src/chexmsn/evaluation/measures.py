@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from chexmsn.core.errors import UserError
-from chexmsn.evaluation.cohort import Cohort, Estimate
+from chexmsn.evaluation.cohort import MACRO, Cohort, Estimate
 from chexmsn.evaluation.conditions import Condition
 from chexmsn.metrics.bootstrap import resampled_auroc, resampled_average_precision
 from chexmsn.metrics.jackknife import left_out, left_out_auroc
@@ -77,6 +77,9 @@ def read_cells(scores: pd.DataFrame, cohort: Cohort) -> dict[Condition, list[Ran
 def rows_of(cohort: Cohort, estimate: Estimate, **about: object) -> pd.DataFrame:
     """The value and interval of an estimate as rows of a long table, macro first."""
     low, high = cohort.interval(estimate)
-    return pd.DataFrame(
-        {"finding": ["macro", *cohort.findings], **about, "value": estimate.value, "low": low, "high": high}
-    )
+    return named(cohort, **about, value=estimate.value, low=low, high=high)
+
+
+def named(cohort: Cohort, **columns: object) -> pd.DataFrame:
+    """A table of a row for macro and for each finding."""
+    return pd.DataFrame({"finding": [MACRO, *cohort.findings], **columns})

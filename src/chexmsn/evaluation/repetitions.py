@@ -109,6 +109,10 @@ class Model:
         """How many runs there are."""
         return sum(len(of_set) for of_set in self.runs)
 
+    def applies(self, condition: Condition) -> bool:
+        """Whether a condition applies to it: to each of its runs."""
+        return all(condition in run.scored for of_set in self.runs for run in of_set)
+
     def scores(self, corruption: str, sets: TestSets) -> "Scores":
         """What all its runs gave under a corruption."""
         return Scores(

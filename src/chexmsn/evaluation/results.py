@@ -13,10 +13,10 @@ from chexmsn.evaluation.conditions import CLEAN, Condition
 from chexmsn.metrics.degradation import above_chance_drop, absolute_drop, relative_drop
 
 DROPS = ("absolute_drop", "relative_drop", "above_chance_drop")
-_COLUMNS = {"value": ("value", "low", "high")} | {drop: (drop, f"{drop}_low", f"{drop}_high") for drop in DROPS}
+DROP_COLUMNS = {"value": ("value", "low", "high")} | {drop: (drop, f"{drop}_low", f"{drop}_high") for drop in DROPS}
 COLUMNS = (
     *("model", "corruption", "severity", "finding", "metric"),
-    *(name for names in _COLUMNS.values() for name in names),
+    *(name for names in DROP_COLUMNS.values() for name in names),
     *("images", "patients", "positives", "status", "seen_in_training"),
 )
 
@@ -62,16 +62,20 @@ def results_table(
 
 def drop_rows(clean: Estimate, corrupted: Estimate, chance: Estimate, cohort: Cohort) -> pd.DataFrame:
     """Value, drops and intervals of one condition and metric, macro first."""
-    measured = {
+    rows = cohort.sizes.copy()
+    for name, estimate in with_drops(clean, corrupted, chance).items():
+        rows[list(DROP_COLUMNS[name])] = np.column_stack([estimate.value, *cohort.interval(estimate)])
+    return rows.assign(status=[cohort.without_value.get(finding, "ok") for finding in rows["finding"]])
+
+
+def with_drops(clean: Estimate, corrupted: Estimate, chance: Estimate) -> dict[str, Estimate]:
+    """A value and its three drops from the clean one."""
+    return {
         "value": corrupted,
         "absolute_drop": Estimate(*map(absolute_drop, clean, corrupted)),
         "relative_drop": Estimate(*map(relative_drop, clean, corrupted)),
         "above_chance_drop": Estimate(*map(above_chance_drop, clean, corrupted, chance)),
     }
-    rows = cohort.sizes.copy()
-    for name, estimate in measured.items():
-        rows[list(_COLUMNS[name])] = np.column_stack([estimate.value, *cohort.interval(estimate)])
-    return rows.assign(status=[cohort.without_value.get(finding, "ok") for finding in rows["finding"]])
 
 
 def without_interval(table: pd.DataFrame) -> list[str]:

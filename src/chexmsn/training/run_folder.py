@@ -119,9 +119,14 @@ def open_run(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[st
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {path}: {error.strerror}; choose another --out") from None
-    about = {"schema": SCHEMA, "status": "new", "started": _now(), "versions": versions()}
-    write_json(path / "run.json", about | asked | plain(facts))
+    write_record(path, kind, config, facts, status="new")
     return folder
+
+
+def write_record(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[str, Any], *, status: str) -> None:
+    """Write the `run.json` of a new run: of one that begins, or of one whose results are there already."""
+    about = {"schema": SCHEMA, "status": status, "started": _now(), "versions": versions()}
+    write_json(path / "run.json", about | {"kind": kind, "config": plain(config)} | plain(facts))
 
 
 def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
