@@ -283,13 +283,21 @@ def test_each_group_has_a_ground_of_its_own(tmp_path):
 def test_errors_are_multiples_of_the_references(home, tmp_path):
     models, table = compared(tmp_path / "out", home / "runs", home / "twin", reference="good")
     assert not {"corruption_error", "relative_corruption_error"} & set(table["metric"])
-    auroc_of = only(models, finding="macro", metric="auroc").set_index(["model", "corruption", "severity"])["value"]
+    auroc_of = (
+        only(models, finding="macro", metric="auroc")
+        .set_index(["model", "corruption", "severity"])["value"]
+        .sort_index()
+    )
     error = only(models, finding="macro", metric="corruption_error").set_index(["model", "corruption"]).sort_index()
     below = {m: sum(1 - auroc_of[m, "gaussian-blur", s] for s in (1.0, 3.0)) for m in ("good", "bad")}
     assert error.loc[("bad", "gaussian-blur"), "value"] == pytest.approx(below["bad"] / below["good"])
     assert error.loc[("bad", "imagenet-c"), "low"] > 1
     assert (error.loc[["good", "twin"], ["value", "low", "high"]] == 1).all(axis=None)  # the same scores
-    relative = only(models, finding="macro", metric="relative_corruption_error").set_index(["model", "corruption"])
+    relative = (
+        only(models, finding="macro", metric="relative_corruption_error")
+        .set_index(["model", "corruption"])
+        .sort_index()
+    )
     drops = {m: 2 * auroc_of[m, "clean", 0.0] - sum(auroc_of[m, "gaussian-blur"]) for m in ("good", "bad")}
     assert relative.loc[("bad", "gaussian-blur"), "value"] == pytest.approx(drops["bad"] / drops["good"])
     assert any("as a multiple of that of good" in note for note in record_of(tmp_path / "out")["notes"])
