@@ -13,7 +13,7 @@ demo: .venv/.installed
 
 # Check the style, then run every test but the long ones
 test: lint
-	$(BIN)/python -m pytest -m "not campaign"
+	$(BIN)/python -m pytest -m "not campaign" --numprocesses logical --maxprocesses 4 --dist loadfile
 
 # Check the style alone
 lint: .venv/.installed

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -12,6 +13,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: a second thread only waits
 
 install_import_hook("chexmsn", "beartype.beartype")
+
+settings.register_profile("chexmsn", deadline=None)  # what a test says must not depend on how busy the machine is
+settings.load_profile("chexmsn")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
