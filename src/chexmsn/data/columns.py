@@ -94,7 +94,7 @@ def files_below(folder: Path, places: Iterable[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for place in places:
-        for where in sorted(folder.glob(place)):
+        for where in [folder] if place == "." else sorted(folder.glob(place)):
             if where.is_dir():
                 with os.scandir(where) as entries:
                     for entry in entries:

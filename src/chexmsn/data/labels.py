@@ -30,16 +30,49 @@ CHEXPERT_FINDINGS = (
 NIH_FINDINGS = ("Emphysema", "Fibrosis", "Hernia", "Infiltration", "Mass", "Nodule", "Pleural Thickening")
 """What ChestX-ray14 (Wang et al. 2017, arXiv 1705.02315) names beyond CheXpert's list."""
 
+VINDR_FINDINGS = (
+    "Aortic Enlargement",
+    "COPD",
+    "Calcification",
+    "Clavicle Fracture",
+    "Enlarged PA",
+    "ILD",
+    "Lung Cavity",
+    "Lung Cyst",
+    "Lung Tumor",
+    "Mediastinal Shift",
+    "Nodule/Mass",
+    "Other Diseases",
+    "Other Lesion",
+    "Rib Fracture",
+    "Tuberculosis",
+)
+"""What VinDr-CXR (Nguyen et al. 2022, doi 10.1038/s41597-022-01498-w) names beyond both. Its `Nodule/Mass` is either of
+two findings of ChestX-ray14, so it is neither, and keeps its own name."""
+
 _SYNONYMS = {
     "Airspace Opacity": "Lung Opacity",  # the radiologists' file of MIMIC-CXR-JPG 2.1.0
     "Effusion": "Pleural Effusion",  # ChestX-ray14
-    "Infiltrate": "Infiltration",  # its table of boxes
+    "Infiltrate": "Infiltration",  # its table of boxes, and OpenI
     "No Findings": "No Finding",
-    "Normal": "No Finding",
+    "Normal": "No Finding",  # PadChest, OpenI
+    "Other Disease": "Other Diseases",  # the test table of VinDr-CXR
+    "Interstitial Lung Disease": "ILD",
+    "Pulmonary Fibrosis": "Fibrosis",  # VinDr-CXR, PadChest, OpenI
+    "Pulmonary Edema": "Edema",  # PadChest, OpenI
+    "Infiltrates": "Infiltration",  # PadChest, as the next four
+    "Hiatal Hernia": "Hernia",
+    "Pulmonary Mass": "Mass",
+    "Pulmonary Artery Enlargement": "Enlarged PA",
+    "Cavitation": "Lung Cavity",
+    "Pulmonary Atelectasis": "Atelectasis",  # OpenI, as the next three: terms of MeSH
+    "Pulmonary Emphysema": "Emphysema",
+    "Fractures, Bone": "Fracture",
+    "Hernia, Hiatal": "Hernia",
 }
+"""Other names of one and the same finding; docs/labels.md has the whole table, and what only resembles it."""
 
-
-_VOCABULARY = {plain(name): name for name in CHEXPERT_FINDINGS + NIH_FINDINGS}
+_VOCABULARY = {plain(name): name for name in CHEXPERT_FINDINGS + NIH_FINDINGS + VINDR_FINDINGS}
 _VOCABULARY |= {plain(synonym): name for synonym, name in _SYNONYMS.items()}
 
 
