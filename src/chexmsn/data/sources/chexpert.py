@@ -59,13 +59,14 @@ SOURCE = Source(
     "AAAI 2019, arXiv 1901.07031",
     url="https://stanfordmlgroup.github.io/competitions/chexpert/",
     tables=(
-        TableFile(name=TRAIN, columns=(*_ABOUT, *FINDINGS), rows=223_414),
-        TableFile(name=VALID, columns=(*_ABOUT, *FINDINGS), rows=234),
+        TableFile(name=TRAIN, columns=(*_ABOUT, *FINDINGS), rows=223_414, needed=False),
+        TableFile(name=VALID, columns=(*_ABOUT, *FINDINGS), rows=234, needed=False),
         TableFile(name=STUDIES, columns=("Study", *FINDINGS), rows=500, needed=False),
         TableFile(name=TEST, columns=("Path", *FINDINGS), rows=668, needed=False),
         TableFile(name=VAL, columns=("Path", *FINDINGS), rows=234, needed=False),
     ),
-    counts={"train": 223_414, "validate": 234, "test": 668},
+    counts={"train": 223_414, "validate": 234},  # the 668 test images are handed out apart from the others
+    counted_with={"views": "all"},
 )
 
 log = logging.getLogger(__name__)

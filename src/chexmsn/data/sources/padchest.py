@@ -27,6 +27,7 @@ from chexmsn.data.source import (
     Table,
     TableFile,
     check_table,
+    find_table,
     make_table,
     need_folder,
     read_text_table,
@@ -172,6 +173,7 @@ SOURCE = Source(
     url="https://bimcv.cipf.es/bimcv-projects/padchest/",
     tables=(TableFile(name=TABLE, columns=_NEEDED, rows=160_861),),
     counts={"train+validate+test": 160_861},
+    counted_with={"views": "all"},
 )
 
 log = logging.getLogger(__name__)
@@ -208,7 +210,7 @@ def read(folder: Path, config: Config) -> Table:
     Raises UserError for what is missing or makes no sense.
     """
     need_folder(folder)
-    file = next((folder / name for name in (TABLE, f"{TABLE}.gz") if (folder / name).is_file()), None)
+    file = find_table(folder, TABLE)
     if file is None:
         raise UserError(f"{folder} is no folder of PadChest, it lacks {TABLE}: see {SOURCE.url}")
     rows = _identified(read_text_table(file, _NEEDED))
