@@ -1,6 +1,7 @@
 """Files of all kinds become upright 8-bit gray, or say why not; squares keep what they promise."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from chexmsn.data.decode import UnreadableImage, decode, fit_square, shrinkage, to_depth
+from chexmsn.data.decode import (
+    UnreadableImage,
+    decode,
+    enough_for,
+    fit_square,
+    medfuse_resize,
+    shrinkage,
+    to_depth,
+)
 
 
 def ramp(height=80, width=120) -> np.ndarray:
@@ -56,6 +65,31 @@ def test_16_bits_are_scaled_by_the_image_s_own_range(tmp_path):
     assert pixels.max() == 65535
     expected = (ramp() - ramp().min()) / (ramp().max() - ramp().min()) * 65535
     assert np.abs(pixels - expected).max() <= 1
+
+
+def test_alpha_and_palettes_with_transparency_are_noted(tmp_path):
+    plain, clear = Image.fromarray(ramp()), Image.fromarray(ramp()).convert("P")
+    assert not decode(saved(tmp_path, plain), 16).alpha
+    assert decode(saved(tmp_path, plain.convert("LA")), 16).alpha
+    decoded = decode(saved(tmp_path, clear, transparency=3), 16)
+    assert decoded.alpha
+    assert np.array_equal(decoded.pixels, ramp())
+
+
+def test_a_palette_of_colours_is_its_luma(tmp_path):
+    image = Image.new("P", (32, 32))
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.paste(1, (0, 0, 32, 16))
+    assert decode(saved(tmp_path, image), 16).pixels[[0, 31], 0].tolist() == [150, 76]
+
+
+def test_16_bits_stand_upright_too(tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    deep = np.arange(32 * 40, dtype=np.uint16).reshape(32, 40) * 51
+    decoded = decode(saved(tmp_path, Image.fromarray(np.ascontiguousarray(np.rot90(deep))), exif=exif), 16)
+    assert decoded.pixels.dtype == np.uint16
+    assert np.abs(decoded.pixels.astype(float) - deep * (65535 / deep.max())).max() <= 1
 
 
 @given(values=arrays(np.uint16, (5, 7)))
@@ -149,6 +183,24 @@ def test_what_cannot_be_read_says_why(tmp_path, kind):
         decode(path, 16)
 
 
+def test_what_is_no_file_or_too_large_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")  # reading it would wait forever
+    for path in (tmp_path / "pipe.png", tmp_path):
+        with pytest.raises(UnreadableImage, match="no file"):
+            decode(path, 16)
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(3_000_000_000)
+    with pytest.raises(UnreadableImage, match=r"a file of 3\.0 GB"):
+        decode(tmp_path / "huge.png", 16)
+
+
+def test_a_jpeg_made_to_take_forever_is_refused(tmp_path):
+    path = tmp_path / "scans.jpg"
+    path.write_bytes(jpeg_bytes()[:-2] + bytes.fromhex("ffda0008010100003f0000") * 501 + b"\xff\xd9")
+    with pytest.raises(UnreadableImage, match="more than 500 scans"):
+        decode(path, 16)
+
+
 def test_a_missing_file_says_so(tmp_path):
     with pytest.raises(UnreadableImage, match="No such file"):
         decode(tmp_path / "nowhere.png", 16)
@@ -208,6 +260,29 @@ def test_mirrored_images_become_mirrored_squares(height, width, size, fit):
     if fit == "pad" and (size - round(width * size / max(height, width))) % 2:
         return  # an odd margin lies on one side by one pixel more
     assert np.abs(mirrored.astype(int) - square).max() <= 1
+
+
+@pytest.mark.parametrize(("shape", "height"), [((900, 700), 658), ((301, 1201), 128)])
+def test_medfuse_is_its_program_and_then_the_centre(tmp_path, shape, height):
+    film = np.random.default_rng(0).integers(0, 256, (9, 7), np.uint8)
+    path = saved(tmp_path, Image.fromarray(film).resize(shape[::-1]), "film.jpg", quality=95)
+    Image.open(path).resize((512, height)).save(tmp_path / "resized.jpg")  # as theirs: filter and quality not named
+    resized = np.asarray(Image.open(tmp_path / "resized.jpg"))
+    decoded = decode(path, enough_for(256, "medfuse"))
+    assert np.array_equal(medfuse_resize(decoded.pixels), resized)
+    assert np.array_equal(fit_square(decoded.pixels, 64, "medfuse"), fit_square(resized, 64, "crop"))
+    assert shrinkage(decoded.stored, 64, "medfuse") == shrinkage(decoded.stored, 64, "crop")
+
+
+def test_scaled_decoding_of_a_noisy_film_is_within_half_a_gray_level(tmp_path):
+    rng = np.random.default_rng(0)
+    film = np.asarray(Image.fromarray(rng.integers(60, 200, (12, 10), np.uint8)).resize((1280, 1600)), np.float32)
+    noisy = (film + rng.normal(0, 4, film.shape)).round().clip(0, 255).astype(np.uint8)
+    path = saved(tmp_path, Image.fromarray(noisy), "film.jpg", quality=95)
+    scaled = decode(path, enough_for(128, "crop"))
+    assert scaled.pixels.shape == (200, 160), "an eighth"
+    squares = [fit_square(decoded.pixels, 128, "crop").astype(float) for decoded in (scaled, decode(path, 1280))]
+    assert np.abs(squares[0] - squares[1]).mean() < 0.5
 
 
 def test_crop_takes_the_centre():

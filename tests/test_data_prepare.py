@@ -18,8 +18,9 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json
 from chexmsn.data import _partial
 from chexmsn.data.pack import IMAGES, INDEX, INFO, LEFT_OUT
-from chexmsn.data.prepare import Squares, prepare
+from chexmsn.data.prepare import Job, Shard, prepare
 from chexmsn.data.sources import csv
+from chexmsn.data.squares import Squares
 
 FILES = (IMAGES, INDEX, INFO, LEFT_OUT)
 
@@ -73,6 +74,62 @@ def test_16_bit_images_are_packed(tmp_path):
     packed = pack(folder, tmp_path / "pack")
     assert packed.images.min() < 10
     assert packed.images.max() > 245
+
+
+def deep_folder(tmp_path):
+    """One 16-bit and one 8-bit PNG of the same ramp, the latter with an alpha channel."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    ramp = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))
+    Image.fromarray(ramp.astype(np.uint16) * 100).save(folder / "deep.png")
+    Image.fromarray(ramp).convert("LA").save(folder / "flat.png")
+    (folder / "labels.csv").write_text("image,patient_id\ndeep.png,1\nflat.png,2\n")
+    return folder
+
+
+def test_a_pack_of_16_bits_keeps_the_depth_and_scales_the_rest(tmp_path):
+    folder = deep_folder(tmp_path)
+    deep = pack(folder, tmp_path / "deep", dtype="uint16")
+    flat = pack(folder, tmp_path / "flat")
+    assert deep.images.dtype == np.uint16
+    assert (deep.info["dtype"], flat.info["dtype"]) == ("uint16", "uint8")
+    assert np.abs(deep.images / 257 - flat.images).max() <= 1.01, "the depth changes nothing else"
+    assert (deep.images[1] % 257 == 0).all(), "8 bits times 257"
+    assert (deep.images[0] % 257 != 0).any()
+    assert deep.mean == pytest.approx(deep.images.mean() / 65535, abs=1e-9)
+    assert deep.std == pytest.approx(deep.images.std() / 65535, abs=1e-9)
+    with pytest.raises(UserError, match='dtype: "uint16" before, "uint8" now'):
+        pack(folder, tmp_path / "deep")
+    with pytest.raises(UserError, match="the dtype of a pack must be one of uint8, uint16, not 'float'"):
+        pack(folder, tmp_path / "other", dtype="float")
+
+
+def test_dropped_alpha_is_told_once(tmp_path, caplog):
+    caplog.set_level("INFO")
+    pack(deep_folder(tmp_path), tmp_path / "pack")
+    assert "1 images have an alpha channel, which is dropped" in caplog.text
+
+
+def test_a_link_out_of_the_folder_is_not_followed_unless_asked_for(folder, tmp_path):
+    secret = shutil.move(folder / "images" / "0001.png", tmp_path / "secret.png")
+    (folder / "images" / "0001.png").symlink_to(secret)
+    (folder / "inside.png").write_bytes((folder / "images" / "0002.png").read_bytes())
+    (folder / "images" / "0002.png").unlink()
+    (folder / "images" / "0002.png").symlink_to("../inside.png")
+    pack(folder, tmp_path / "pack")
+    left_out = pd.read_csv(tmp_path / "pack" / LEFT_OUT)
+    assert left_out["image_key"].tolist() == ["images/0001.png"]
+    assert left_out["reason"].tolist() == ["a link that leads out of the folder (follow_links reads it)"]
+    assert len(pack(folder, tmp_path / "all", follow_links=True)) == 20
+    (tmp_path / "link").symlink_to(folder)  # the folder itself may be one
+    assert len(pack(tmp_path / "link", tmp_path / "linked")) == 19
+
+
+def test_what_it_needs_is_told_before_it_starts(folder, tmp_path, caplog):
+    caplog.set_level("INFO")
+    pack(folder, tmp_path / "pack", size=1024)
+    told = next(message for message in caplog.messages if "GB" in message)
+    assert told.startswith(f"20 images for {tmp_path / 'pack'}: 0.1 GB, of ")
 
 
 def test_a_folder_without_one_readable_image(folder, tmp_path):
@@ -209,6 +266,60 @@ def test_what_is_done_is_not_done_again(folder, tmp_path, monkeypatch):
     assert [record["image_key"] for record in asked] == [
         f"images/{i:04d}.{'png' if i % 3 else 'jpg'}" for i in range(12, 20)
     ]
+
+
+@pytest.mark.parametrize("shards", [1, 3, 25])
+def test_merged_shards_are_byte_for_byte_the_pack_of_one_process(folder, tmp_path, shards):
+    (folder / "images" / "0004.png").write_bytes(b"")
+    expected = content(pack(folder, tmp_path / "expected").folder)
+    job = Job("csv", folder, tmp_path / "pack", size=16, workers=1)
+    for number in reversed(range(1, shards + 1)):
+        job.make_shard(Shard(number, shards))
+        job.make_shard(Shard(number, shards))  # is whole: nothing to do
+    assert content(job.merge(shards).folder) == expected
+    assert not (tmp_path / "pack.partial").exists()
+    assert len(job.merge(shards)) == 19, "is finished: nothing to do"
+    job.make_shard(Shard(1, shards))
+    assert not (tmp_path / "pack.partial").exists()
+
+
+def test_missing_and_unfinished_shards_are_named(folder, tmp_path, monkeypatch):
+    job = Job("csv", folder, tmp_path / "pack", size=16, workers=1)
+    with pytest.raises(UserError, match=r"these are not whole: 1/3 \(0 of 6\), 2/3 \(0 of 7\), 3/3 \(0 of 7\) images"):
+        job.merge(3)
+    job.make_shard(Shard(1, 3))
+    with monkeypatch.context() as patch:
+        fill_the_disk_after(patch, 2)
+        with pytest.raises(UserError, match="3 of 7 images are done"):
+            job.make_shard(Shard(3, 3))
+    with pytest.raises(
+        UserError, match=r"not whole: 2/3 \(0 of 7\), 3/3 \(3 of 7\) images; give the command with --shard"
+    ):
+        job.merge(3)
+    assert not (tmp_path / "pack").exists()
+    for number in (2, 3):
+        job.make_shard(Shard(number, 3))
+    with monkeypatch.context() as patch:
+        patch.setattr("chexmsn.data.prepare.COPIED", 4)
+        fill_the_disk_after(patch, 6)
+        with pytest.raises(UserError, match="full"):
+            job.merge(3)
+    assert content(job.merge(3).folder) == content(pack(folder, tmp_path / "expected").folder)
+
+
+def test_shards_of_another_configuration_are_not_merged(folder, tmp_path):
+    for number in (1, 2):
+        Job("csv", folder, tmp_path / "pack", size=16, fit=("crop", "pad")[number - 1], workers=1).make_shard(
+            Shard(number, 2)
+        )
+    with pytest.raises(UserError, match=r'shard-2-of-2 was begun with another configuration .*fit: "pad" before'):
+        Job("csv", folder, tmp_path / "pack", size=16, workers=1).merge(2)
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/0", "a/b", "-1/3"])
+def test_shards_that_are_none(text):
+    with pytest.raises(UserError, match="shard is"):
+        Shard.parse(text)
 
 
 SLOW = """

@@ -200,6 +200,23 @@ def test_every_element_of_an_array_has_its_own_seed_and_folder(slurm):
     assert runs[0]["--out"] != runs[1]["--out"]
 
 
+def test_packing_in_an_array_makes_the_shard_of_each_element_and_without_one_the_pack(slurm):
+    _, environment = slurm
+    environment |= {"SOURCE": "csv", "OUT": "a pack", "SHARDS": "16"}
+    job = JOBS / "prepare.sh"
+    words = {"capture_output": True, "text": True}
+    shard = subprocess.run([job], env=environment | {"SLURM_ARRAY_TASK_ID": "3"}, **words).stdout.splitlines()
+    assert shard == ["-m", "chexmsn", "prepare", "csv", "a folder", "a pack", "--workers", "4", "--shard", "3/16"]
+    whole = subprocess.run([job, "--merge", "16"], env=environment, **words).stdout.splitlines()
+    assert whole == [*shard[:-2], "--merge", "16"]
+    parse("prepare", shard[3:])
+    parse("prepare", whole[3:])
+    del environment["SHARDS"]
+    ended = subprocess.run([job], env=environment | {"SLURM_ARRAY_TASK_ID": "3"}, **words)
+    assert ended.returncode != 0
+    assert "set SHARDS to how many shards there are in all" in ended.stderr
+
+
 def test_job_without_data_says_what_to_set(slurm):
     _, environment = slurm
     del environment["DATA_DIR"]

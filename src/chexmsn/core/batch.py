@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Int64
 from torch import Tensor
 
@@ -18,5 +19,9 @@ class Batch(NamedTuple):
 
 
 def to_images(pixels: Pixels) -> Images:
-    """Pack pixels (uint8, B x S x S) as one-channel float images in [0, 1] (B x 1 x S x S)."""
-    return pixels.unsqueeze(1).float().div_(255)
+    """Pack pixels (uint8 or uint16, B x S x S) as one-channel float images in [0, 1] (B x 1 x S x S).
+
+    >>> to_images(torch.tensor([[[0, 65535]]], dtype=torch.uint16))
+    tensor([[[[0., 1.]]]])
+    """
+    return pixels.unsqueeze(1).float().div_(torch.iinfo(pixels.dtype).max)

@@ -4,11 +4,11 @@ B images of a batch, H and W height and width in pixels, S side of a pack, C fin
 K kept patches, D width of a feature.
 """
 
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8, UInt16
 from torch import Tensor
 
-Pixels = UInt8[Tensor, "B S S"]
-"""Images as they lie in a pack: one channel, 8 bit."""
+Pixels = UInt8[Tensor, "B S S"] | UInt16[Tensor, "B S S"]
+"""Images as they lie in a pack: one channel, 8 or 16 bit; white is 255 or 65535."""
 
 Images = Float[Tensor, "B 1 H W"]
 """Images as every view, corruption and model takes them: one channel in [0, 1], not normalised."""

@@ -2,7 +2,7 @@
 
 The folder `<out>.partial/` holds the request it answers, the growing `pack/`, and a journal with one line
 per finished chunk. The pixels of a chunk are on the disk before its line is; what a kill leaves beyond the
-last whole line is cut off when the work goes on.
+last whole line is cut off when the work goes on. A shard is such a folder inside of it.
 """
 
 import errno
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json, write_json
@@ -30,16 +30,24 @@ SPARE_BYTES = 32 << 20  # room for journal and index beside the pixels
 Note = dict[str, Any]
 """What is known of one packed image, or the `reason` why it is left out."""
 
+Stack = UInt8[np.ndarray, "n S S"] | UInt16[np.ndarray, "n S S"]
+"""The squares of the images that could be read."""
+
 log = logging.getLogger(__name__)
 
 
 class Partial:
-    """The unfinished pack beside its future place `out`; squares of `size` pixels are appended to it."""
+    """The unfinished pack beside its future place `out`; squares of `size` pixels are appended to it.
 
-    def __init__(self, out: Path, size: int) -> None:
+    A `shard` is a part of it that is made on its own, such as "3-of-16".
+    """
+
+    def __init__(self, out: Path, size: int, dtype: str, shard: str | None = None) -> None:
         self.out = out
         self.size = size
-        self.folder = out.with_name(f"{out.name}.partial")
+        self.dtype = np.dtype(dtype).newbyteorder("<")
+        whole = out.with_name(f"{out.name}.partial")
+        self.folder = whole if shard is None else whole / f"shard-{shard}"
         self.pack = self.folder / "pack"
         self._request = self.folder / "request.json"
         self._journal = self.folder / "journal"
@@ -65,33 +73,65 @@ class Partial:
         """Start, or continue where a run with the same request stopped (UserError for another request)."""
         changes = differences(read_json(self._request), request) if self._request.exists() else []
         if changes and self._journal.stat().st_size:
-            raise UserError(
-                f"{self.folder} was begun with another configuration ({'; '.join(changes)}): "
-                "give that one to continue, or delete the folder to start anew"
-            )
+            self._refuse(changes)
         if changes or not self._request.exists():
             self._start(request)
         self._recover()
 
+    def _refuse(self, changes: list[str]) -> None:
+        if changes:
+            raise UserError(
+                f"{self.folder} was begun with another configuration ({'; '.join(changes)}): "
+                "give that one to continue, or delete the folder to start anew"
+            )
+
     def _start(self, request: Mapping[str, Any]) -> None:
         self.pack.mkdir(exist_ok=True)
-        (self.pack / IMAGES).write_bytes(_header(0, self.size))
+        (self.pack / IMAGES).write_bytes(self._header(0))
         self._journal.write_bytes(b"")
         write_json(self._request, request)
 
     def _recover(self) -> None:
+        os.truncate(self._journal, self._read_journal())
+        os.truncate(self.pack / IMAGES, len(self._header(0)) + self.kept * self._bytes_per_image)
+
+    def _read_journal(self) -> int:
+        """Know what is done; how many bytes say so."""
         lines = self._journal.read_bytes().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith(b"\n")]
         self.notes = [note for line in whole for note in json.loads(line)]
-        os.truncate(self._journal, sum(map(len, whole)))
-        os.truncate(self.pack / IMAGES, len(_header(0, self.size)) + self.kept * self.size**2)
+        return sum(map(len, whole))
+
+    def look(self, request: Mapping[str, Any]) -> None:
+        """Know what is done without touching it, as another process may be at work (UserError for another request)."""
+        if self._request.exists():
+            self._refuse(differences(read_json(self._request), request))
+            self._read_journal()
+
+    def images(self, start: int, end: int) -> Stack:
+        """The images kept at these places."""
+        first, count = start * self.size**2, (end - start) * self.size**2
+        offset = len(self._header(0)) + first * self.dtype.itemsize
+        pixels = np.fromfile(self.pack / IMAGES, self.dtype, count, offset=offset)
+        return pixels.reshape(end - start, self.size, self.size)
+
+    @property
+    def _bytes_per_image(self) -> int:
+        return self.size**2 * self.dtype.itemsize
+
+    def _header(self, images: int) -> bytes:
+        """The head of a .npy file; NumPy pads it so that its length does not depend on the number of images."""
+        head = io.BytesIO()
+        about = {"descr": self.dtype.str, "fortran_order": False, "shape": (images, self.size, self.size)}
+        np.lib.format.write_array_header_1_0(head, about)
+        return head.getvalue()
 
     @property
     def kept(self) -> int:
         """How many images are in the pack so far."""
-        return sum("reason" not in note for note in self.notes)
+        return count_kept(self.notes)
 
-    def append(self, pixels: UInt8[np.ndarray, "n S S"], notes: list[Note]) -> None:
+    def append(self, pixels: Stack, notes: list[Note]) -> None:
         """Add a finished chunk: `pixels` of the images that could be read, a note for each image."""
         with (self.pack / IMAGES).open("ab", buffering=0) as file:
             _write(file, pixels.tobytes())
@@ -102,7 +142,7 @@ class Partial:
     def close(self) -> None:
         """Say in the header of the array how many images it came to hold."""
         with (self.pack / IMAGES).open("r+b") as file:
-            file.write(_header(self.kept, self.size))
+            file.write(self._header(self.kept))
 
     def publish(self) -> None:
         """Move the finished pack to its place in one step."""
@@ -113,8 +153,9 @@ class Partial:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def check_room(self, images: int) -> None:
-        """Raise UserError unless the disk has room for so many images more."""
-        needed, free = images * self.size**2 + SPARE_BYTES, shutil.disk_usage(self.folder).free
+        """Say what room so many images more need. Raises UserError where the disk has less."""
+        needed, free = images * self._bytes_per_image + SPARE_BYTES, shutil.disk_usage(self.folder).free
+        log.info("%d images for %s: %.1f GB, of %.1f GB that are free", images, self.out, needed / 1e9, free / 1e9)
         if needed > free:
             raise UserError(
                 f"{self.out} needs {needed / 1e9:.1f} GB more, but its disk has {free / 1e9:.1f} GB free: "
@@ -138,12 +179,9 @@ class Partial:
         return f"{len(self.notes)} of {total} images are done and kept in {self.folder}; the same command continues"
 
 
-def _header(images: int, size: int) -> bytes:
-    """The head of a .npy file; NumPy pads it so that its length does not depend on the number of images."""
-    head = io.BytesIO()
-    shape = (images, size, size)
-    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return head.getvalue()
+def count_kept(notes: list[Note]) -> int:
+    """How many of these images could be read."""
+    return sum("reason" not in note for note in notes)
 
 
 def _write(file: io.FileIO, content: bytes) -> None:

@@ -25,9 +25,10 @@ from chexmsn.data._pool import ordered_map
 from chexmsn.data._tree import LEADS_OUT, Tree, fault, in_threads, is_page, walk
 from chexmsn.data.decode import SMALLEST_SIDE
 from chexmsn.data.pack import sha256
-from chexmsn.data.prepare import CHUNK, SOURCES, Squares
+from chexmsn.data.prepare import CHUNK, SOURCES
 from chexmsn.data.source import LOOK_ALIKE, Table, TableFile, find_table, make_config, need_folder, read_text_table
 from chexmsn.data.splits import chosen
+from chexmsn.data.squares import Form, Squares
 
 SHOWN = 3  # examples of a finding
 
@@ -303,7 +304,7 @@ def _changed(case: _Case, places: list[str], published: Mapping[str, str]) -> di
 
 
 def _undecodable(case: _Case, table: Table) -> dict[str, str]:
-    look = Squares(case.source, asdict(case.config), SMALLEST_SIDE, "crop")
+    look = Squares(Form(case.source, asdict(case.config), SMALLEST_SIDE), case.folder)
     records = (table.iloc[start : start + CHUNK].to_dict("records") for start in range(0, len(table), CHUNK))
     notes = (note for _, notes in ordered_map(look, records, case.processes, [look.__module__]) for note in notes)
     told = progress(notes, total=len(table), title="decoding", unit="image")

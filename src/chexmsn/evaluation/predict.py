@@ -17,7 +17,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_atomic
 from chexmsn.core.limits import check_limits
 from chexmsn.core.progress import progress
-from chexmsn.data.decode import Fit, UnreadableImage, decode, fit_square, to_depth
+from chexmsn.data.decode import Fit, UnreadableImage, decode, enough_for, fit_square, to_depth
 from chexmsn.evaluation.adapters._model import Model
 from chexmsn.evaluation.adapters.chexmsn import model_of
 from chexmsn.evaluation.scoring import clean_scores
@@ -129,7 +129,7 @@ class _Files(Dataset):
     def __getitem__(self, index: int) -> Read:
         name = self.names[index]
         try:
-            pixels = decode(self.folder / name, enough=2 * self.size).pixels
+            pixels = decode(self.folder / name, enough_for(self.size, self.fit)).pixels
         except UnreadableImage as error:
             return Read(name, None, str(error))
         return Read(name, to_depth(fit_square(pixels, self.size, self.fit), np.dtype(np.uint8)), "")
