@@ -21,7 +21,7 @@ class Batch(NamedTuple):
 def to_images(pixels: Pixels) -> Images:
     """Pack pixels (uint8 or uint16, B x S x S) as one-channel float images in [0, 1] (B x 1 x S x S).
 
-    >>> to_images(torch.tensor([[[0, 65535]]], dtype=torch.uint16))
-    tensor([[[[0., 1.]]]])
+    >>> to_images(torch.tensor([[[65535]]], dtype=torch.uint16))
+    tensor([[[[1.]]]])
     """
     return pixels.unsqueeze(1).float().div_(torch.iinfo(pixels.dtype).max)
