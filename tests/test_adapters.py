@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from timm.models import save_for_hf
 from torch import nn
 
 from chexmsn.core.errors import UserError
@@ -373,9 +374,67 @@ def test_python_leaves_the_path_as_it_was_and_lets_a_file_have_dataclasses_and_n
     )
     before = list(sys.path)
     assert opened("python", f"{tmp_path / 'json.py'}:build").findings == ("Edema",)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(UserError, match=r"json.py:fail fails at .*json.py, line 13: ZeroDivisionError: no message$"):
         opened("python", f"{tmp_path / 'json.py'}:fail")
     assert sys.path == before and sys.modules["json"] is json
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def build(:\n", r"a.py:build fails at .*a.py, line 1: SyntaxError"),
+        ("import no_such_library\ndef build():\n    pass\n", r"line 1: ModuleNotFoundError: No module named 'no_such"),
+        ("import torch\ndef build():\n    return torch.load('no.pt')\n", r"fails at .*a.py, line 3: FileNotFoundError"),
+        ("def build(name, size):\n    pass\n", r"a.py:build needs name, size: give them with --options.arguments"),
+        ("class build:\n    def __init__(self, name):\n        pass\n", r"a.py:build needs name: give them with"),
+        ("def build():\n    return 3\n", "returns a int: a torch.nn.Module or a function"),
+    ],
+)
+def test_python_tells_in_one_line_what_code_raises(text, message, tmp_path):
+    (tmp_path / "a.py").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        opened("python", f"{tmp_path / 'a.py'}:build", findings=("Edema",), size=8)
+    assert "\n" not in str(caught.value)
+
+
+def test_python_refuses_arguments_that_a_function_does_not_take(home):
+    with pytest.raises(UserError, match=r"unexpected keyword argument 'place'; it takes \(folder='ours'\)"):
+        opened("python", home / "theirs.py:build", findings=FINDINGS, size=SIZE, arguments={"place": "ours"})
+
+
+SCORERS = (
+    "import numpy as np\nimport torch\nfrom torch import nn\n"
+    "def score(images):\n    return images.mean(dim=(1, 2, 3))[:, None]\n"
+    "score.findings, score.size, score.channels, score.patch = ('Edema',), 8, 1, 4\n"
+    "def as_array(images, power):\n    return images.mean(dim=(1, 2, 3))[:, None].numpy() ** power\n"
+    "network = nn.Sequential(nn.Flatten(), nn.AvgPool1d(64))\n"
+    "def wrong(images):\n    return {}['Edema']\n"
+    "def late(name):\n    return nn.Linear(2, 2)\n"
+)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("score", {}), ("as_array", {"power": 1}), ("network", {})])
+def test_python_takes_the_scoring_function_itself(name, arguments, tmp_path):
+    (tmp_path / "scorers.py").write_text(SCORERS)
+    told = {} if name == "score" else {"findings": ("Edema",), "size": 8, "channels": 1, "patch": 4}
+    model = opened("python", f"{tmp_path / 'scorers.py'}:{name}", arguments=arguments, **told)
+    assert (model.name, model.findings, model.input.size) == (name, ("Edema",), 8)
+    torch.testing.assert_close(model.scores(torch.full((2, 1, 8, 8), 0.25)), torch.full((2, 1), 0.25))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("wrong", r"scorers.py:wrong fails at .*scorers.py, line 11: KeyError: 'Edema'"),
+        ("late", r"returns a Linear when it is given images: if it builds a network, give what it needs"),
+    ],
+)
+def test_python_tells_what_a_scoring_function_does_wrong(name, message, tmp_path, sample):
+    (tmp_path / "scorers.py").write_text(SCORERS)
+    options = {"findings": ("Edema", "Mass", "Hernia"), "size": SIZE, "channels": 1, "patch": 8}
+    model = opened("python", f"{tmp_path / 'scorers.py'}:{name}", **options)
+    with pytest.raises(UserError, match=message):
+        doubts(model, sample)
 
 
 @pytest.mark.parametrize(
@@ -391,6 +450,20 @@ def test_python_leaves_the_path_as_it_was_and_lets_a_file_have_dataclasses_and_n
 def test_python_refuses_what_is_no_function(location, message):
     with pytest.raises(UserError, match=message):
         opened("python", location)
+
+
+def test_a_folder_that_timm_itself_saved_is_read(tmp_path):
+    """It names channels and outputs among the arguments of the network."""
+    network = timm.create_model("resnet10t", in_chans=1, num_classes=len(FINDINGS)).eval()
+    seen = {"input_size": (1, SIZE, SIZE), "crop_pct": EVALUATED_SHARE, "mean": (0.4,), "std": (0.2,)}
+    save_for_hf(network, tmp_path, {"label_names": FINDINGS}, safe_serialization=True, data_config=seen)
+    model = opened("timm", tmp_path, answers="logits")
+    assert (model.findings, model.input.size, model.input.channels) == (FINDINGS, SIZE, 1)
+    assert model.input.shown == pytest.approx(EVALUATED_SHARE)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.scores(IMAGES), network((IMAGES - 0.4) / 0.2).sigmoid())
+    with pytest.raises(UserError, match=r"timm cannot build resnet10t \(.*depths.*\): see --options.arguments"):
+        opened("timm", tmp_path, answers="logits", arguments={"depths": 3})
 
 
 def test_a_bare_file_of_timms_names_needs_its_architecture(home):

@@ -133,8 +133,10 @@ def check_taken(model: Model, pixels: Pixels) -> None:
     feed = model.input
     try:
         model.scores(view(pixels, model))
-    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    except UserError:
+        raise
+    except Exception as error:  # the code of somebody's network may raise anything; it stays the cause
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         raise UserError(
             f"{model.name} does not take an image of {feed.channels} x {feed.size} x {feed.size} ({reason}): "
             "see the options size and channels"

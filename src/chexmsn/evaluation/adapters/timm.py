@@ -84,10 +84,11 @@ def _build(architecture: str, findings: Any, config: Config, described: Mapping[
     outputs = len(findings) if findings else described.get("num_classes")
     if not outputs:
         raise UserError("the names of the outputs are not known, nor how many there are: give --options.findings")
-    arguments = {**described.get("model_args", {}), **config.arguments}
-    return timm.create_model(
-        architecture, pretrained=False, num_classes=outputs, in_chans=_channels(config, described), **arguments
-    )
+    ours = {"pretrained": False, "num_classes": outputs, "in_chans": _channels(config, described)}
+    try:
+        return timm.create_model(architecture, **{**described.get("model_args", {}), **config.arguments, **ours})
+    except TypeError as error:
+        raise UserError(f"timm cannot build {architecture} ({error}): see --options.arguments") from None
 
 
 def _channels(config: Config, described: Mapping[str, Any]) -> int:
