@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int64, UInt8
 
 from chexmsn.core.draws import keys_of
 from chexmsn.core.errors import UserError
+from chexmsn.core.lookup import load
 from chexmsn.data.labels import Policy, apply_policy, canonical
 from chexmsn.data.pack import Pack
 from chexmsn.data.splits import check_no_leak
@@ -61,6 +62,15 @@ class Collection:
     def patients(self) -> np.ndarray:
         """The patient of each image, N texts."""
         return self.index["patient_id"].to_numpy(dtype=object)
+
+    @property
+    def origins(self) -> np.ndarray:
+        """The collection that each image comes from, N texts: one text means that patients of one name are one person.
+
+        That is a source that is one collection everywhere, or a source and the name of the folder that a pack is of.
+        """
+        names = [_origin(pack) for pack in self.packs]
+        return np.repeat(np.array(names, dtype=object), [len(rows) for rows in self._rows])
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -118,6 +128,12 @@ class Collection:
     @property
     def _weights(self) -> list[int]:
         return [len(rows) for rows in self._rows]
+
+
+def _origin(pack: Pack) -> str:
+    source = pack.info["source"]
+    everywhere = load("chexmsn.data.sources", source).SOURCE.one_collection
+    return source if everywhere else f"{source} {pack.info.get('source_folder_name', pack.name)}"
 
 
 def _check_sizes(packs: Sequence[Pack]) -> None:

@@ -28,7 +28,6 @@ from chexmsn.evaluation.result_folder import (
     Terms,
     Tested,
     check_policy,
-    check_unseen,
     corruptions_seen,
     fill,
     methods_of,
@@ -37,6 +36,7 @@ from chexmsn.evaluation.result_folder import (
     scores_table,
 )
 from chexmsn.evaluation.scoring import Cell, Parts
+from chexmsn.evaluation.unseen import check_unseen
 from chexmsn.metrics.ranking import auroc, both_classes, macro
 from chexmsn.models.artefact import fingerprint, load_encoder, provenance_of
 from chexmsn.models.encoder import Encoder, EncoderConfig, build_encoder
@@ -166,7 +166,8 @@ class Plan:
         """Open everything. Raises UserError as `probe` does."""
         source, pack = _source(config), open_pack(config.data)
         images = Collection([pack], [config.split])
-        check_unseen(images, source.provenance, source.name)
+        for doubt in check_unseen(images, source.provenance, config.encoder_from or Path()).get("doubts", ()):
+            log.warning("%s", doubt)
         findings = _learnable(pack, config)
         fitted = _known(pack, config.fit_splits, findings, config.labels)
         chosen = _known(pack, (config.validate_split,), findings, config.labels)

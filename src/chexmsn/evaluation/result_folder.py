@@ -19,19 +19,18 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.tables import read_table
 from chexmsn.data.collection import Collection
 from chexmsn.data.labels import Policy
-from chexmsn.data.pack import Pack
 from chexmsn.evaluation.cohort import LEVEL, Cohort, Resampling, findings_of
 from chexmsn.evaluation.conditions import Condition, mechanism
 from chexmsn.evaluation.judgement import judged, write_table, write_tables
 from chexmsn.evaluation.results import without_interval
 from chexmsn.evaluation.scoring import Cell, Parts
 from chexmsn.evaluation.thresholds import Thresholds
+from chexmsn.evaluation.unseen import STAGES
 from chexmsn.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-STAGES = ("pretraining", "training")
 
 
 @dataclass(frozen=True)
@@ -224,24 +223,6 @@ def check_policy(policy: Policy) -> None:
     """Raises UserError for labels that rank nothing."""
     if "smooth" in (policy.uncertain, *policy.per_finding.values()):
         raise UserError("a test needs labels of 0 and 1, not smooth ones: choose zeros, ones or ignore")
-
-
-def check_unseen(images: Collection, provenance: Mapping[str, Any], model: str) -> None:
-    """Raises UserError where a model was trained on the images that are to test it."""
-    (split,), (pack,) = images.splits, images.packs
-    if stage := stage_that_saw(pack, split, provenance):
-        raise UserError(
-            f"the split {split!r} of {pack.folder} was used in the {stage} of {model}, and a "
-            "model cannot be tested on what it was trained on: choose another split"
-        )
-
-
-def stage_that_saw(pack: Pack, split: str, provenance: Mapping[str, Any]) -> str | None:
-    """Which stage of a model's making used a split of a pack: pretraining, training or, as far as is known, none."""
-    for stage in STAGES:
-        if split in provenance.get(stage, {}).get("data", {}).get("packs", {}).get(pack.fingerprint, []):
-            return stage
-    return None
 
 
 def methods_of(provenance: Mapping[str, Any]) -> list[str]:

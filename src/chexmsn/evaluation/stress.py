@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,16 @@ from chexmsn.evaluation.result_folder import (
     Terms,
     Tested,
     check_policy,
-    check_unseen,
     corruptions_seen,
     fill,
     labels_table,
     methods_of,
     record,
     scores_table,
-    stage_that_saw,
 )
 from chexmsn.evaluation.scoring import Cell, Parts, Scorer, cells_of, clean_scores, score, why_not
 from chexmsn.evaluation.thresholds import Thresholds, asked_thresholds, find_thresholds
+from chexmsn.evaluation.unseen import check_unseen, stage_that_saw
 from chexmsn.training.run_folder import open_run
 
 log = logging.getLogger(__name__)
@@ -133,6 +133,7 @@ class Plan:
         outputs: which of the classifier's outputs these are.
         terms: the conditions, with black pixels wherever tokens are to be removed and cannot be.
         beside: what is known of the images beside their pixels.
+        unseen: what is known of the model's training on the same patients.
     """
 
     config: StressConfig
@@ -142,6 +143,7 @@ class Plan:
     outputs: tuple[int, ...]
     terms: Terms
     beside: Facts
+    unseen: Mapping[str, Any]
 
     @classmethod
     def open(cls, config: StressConfig, device: torch.device) -> "Plan":
@@ -149,7 +151,7 @@ class Plan:
         model = load(ADAPTERS, config.adapter).open(config.model, config.options).to(device)
         pack = open_pack(config.data)
         images = Collection([pack], [config.split])
-        check_unseen(images, model.provenance, str(config.model))
+        unseen = check_unseen(images, model.provenance, config.model)
         matched = match(model.findings, pack.findings, str(config.model), str(pack.folder))
         asked_for = chosen(config.conditions)
         conditions = asked_for if model.supports_token_removal else with_pixels(asked_for)
@@ -165,12 +167,12 @@ class Plan:
             seed=config.seed,
         )
         tested = Tested.on(images, tuple(matched), config.labels)
-        return cls(config, model, images, tested, tuple(matched.values()), terms, beside)
+        return cls(config, model, images, tested, tuple(matched.values()), terms, beside, unseen)
 
     def doubts(self) -> list[str]:
         """What answers to a few clean images leave in doubt. Raises UserError for what cannot be right."""
         sample = Sample.of(self.images, self.tested.labels, self.outputs, self.config.batch_size)
-        found = doubts(self.model, sample)
+        found = [*self.unseen.get("doubts", []), *doubts(self.model, sample)]
         if self.config.adapter != OURS:
             found += input_doubts(self.model, sample)
         for doubt in found:
@@ -228,6 +230,7 @@ class Plan:
         """What the record of the run says beyond the configuration."""
         provenance = self.model.provenance
         told = record(self.terms, self.tested, self.model.about, methods_of(provenance), provenance)
+        told["patients_of_training"] = self.unseen["patients_of_training"]
         return told | {"repeats": self.config.repeats, **self.beside.told(self.terms.conditions)}
 
 

@@ -35,6 +35,7 @@ from chexmsn.training.engine import Feed, Part, RunsOn, fit
 from chexmsn.training.loop import ClassifierLoop, PretrainingLoop
 from chexmsn.training.probe import OnlineProbe, epochs_between, labelled
 from chexmsn.training.run_folder import RunFolder, open_run, plain
+from chexmsn.training.trained_on import keep_trained_on
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,7 @@ def _pretrain(config: PretrainConfig) -> Path:
     run = first_then_others(lambda: open_run(config.out, "pretraining", asked(config), about))
     if run.finished:
         return _already(run, load_encoder)
+    keep_trained_on(run.path, "pretraining", images, np.arange(len(images)))
     keep = KeepEncoder(run.path / "encoder", {"pretraining": _summary(run)})
     fit(run, config, loop, feed, [keep, *_patience(config, "validation/loss", "min"), *probe], on)
     return run.path
@@ -150,6 +152,7 @@ def _train(config: TrainConfig) -> Path:
     if run.finished:
         copy_curves(config.encoder_from, run)
         return _already(run, load_classifier)
+    keep_trained_on(run.path, "training", images, rows, config.encoder_from)
     keep = (KeepClassifier if validation is None else KeepBest)(run.path / "classifier", _lineage(run, config))
     stop = _patience(config, "validation/macro_auroc", "max")
     fit(run, config, loop, Feed(config, Part(images, rows, targets), validation), [keep, *stop], on)
