@@ -2,10 +2,12 @@
 
 import pickle
 import shutil
+import threading
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,7 +17,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json, write_json
 from chexmsn.data.collection import Collection
 from chexmsn.data.labels import Policy
-from chexmsn.data.loader import batches_of, keyed_order, loader
+from chexmsn.data.loader import batches_of, hold, keyed_order, loader
 from chexmsn.data.pack import IMAGES, INDEX, INFO, open_pack, verify
 from chexmsn.data.prepare import prepare
 
@@ -211,6 +213,39 @@ def test_workers_change_nothing_and_evaluation_loses_nothing(one, two):
         served[workers] = [batch.rows.tolist() for batch in loader(both, np.arange(6), None, batch_size=4, **how)]
     assert served[0] == served[2]
     assert sorted(row for batch in served[0] for row in batch) == list(range(6))
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["two packs", "one pack"])
+def test_every_route_gives_the_same_batches_bit_for_bit(one, two, together):
+    images = Collection([one, two] if together else [one], ["train", "validate", "test"])
+    labels = images.labels(["Edema"], Policy())
+    held = hold(images, labels, torch.device("cpu"))
+    how = {"batch_size": 2, "first": 1} | NOTHING_SPECIAL
+    rows = np.arange(len(images))[::-1].copy()
+    for epoch in range(2):
+        how["epoch"] = epoch
+        routes = [loader(images, rows, labels, **how | route) for route in ({}, {"workers": 1}, {"held": held})]
+        assert len({len(route) for route in routes}) == 1
+        for batches in zip(*routes, strict=True):
+            for parts in zip(*batches, strict=True):
+                first, *others = (part.nan_to_num(-7.0) if part.is_floating_point() else part for part in parts)
+                assert all(other.equal(first) and other.dtype == first.dtype for other in others)
+
+
+def test_a_reading_error_reaches_whoever_asks_for_the_batch(one):
+    images, how = Collection([one], ["train"]), NOTHING_SPECIAL | {"shuffle": False}
+    batches = loader(images, np.array([0, 1, 77]), None, batch_size=1, **how)
+    with pytest.raises(IndexError, match="77"):
+        list(batches)
+
+
+def test_a_reader_stops_when_nobody_listens_any_more(one):
+    before = threading.active_count()
+    batches = iter(loader(Collection([one], ["train"]), np.arange(3), None, batch_size=1, **NOTHING_SPECIAL))
+    next(batches)
+    assert threading.active_count() == before + 1
+    batches.close()
+    assert threading.active_count() == before
 
 
 def test_unshuffled_is_in_order_and_a_short_batch_may_be_dropped(one):

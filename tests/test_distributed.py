@@ -138,7 +138,9 @@ class Rows(Collection):
     def __len__(self) -> int:
         return len(self.keys)
 
-    def pixels(self, rows: np.ndarray) -> np.ndarray:
+    size = 1
+
+    def pixels(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         return np.zeros((len(rows), 1, 1), np.uint8)
 
 

@@ -13,7 +13,10 @@ from chexmsn.models.encoder import VIT_SIZES, EncoderConfig
 # The number of devices is such a thing: the steps are those of one, up to the order of summation and, with stochastic
 # depth, to which of the generator's numbers an image gets.
 EXECUTION = frozenset(
-    {"out", "device", "devices", "nodes", "workers", "pin_memory", "checkpoint_minutes", "health", "probe"}
+    {
+        *("out", "device", "devices", "nodes", "workers", "pin_memory", "resident"),
+        *("checkpoint_minutes", "health", "probe"),
+    }
 )
 
 
@@ -75,8 +78,10 @@ class RunConfig:
         device: auto, cpu or gpu.
         devices: how many of them, on each node; each gets its share of the batch.
         nodes: machines, where torchrun or Slurm starts the run on several.
-        workers: processes that read images; 0 reads in the main process, enough for a pack in memory.
-        pin_memory: copy through pinned memory, faster on a GPU; without effect on a CPU.
+        workers: processes that read images; with 0 a thread reads ahead, enough for a pack on a fast disk.
+        pin_memory: copy through pinned memory, beside what the GPU computes; without effect on a CPU.
+        resident: whether all pixels move to the device's memory once, from which batches are cut: where they take at
+            most 40 % of what a GPU has free (auto), always, or never. Batches are the same.
         seed: every random decision follows from it.
         strategy: ddp, every device has the whole network; or fsdp, each holds a part of it, for pretraining encoders
             that are too large for one.
@@ -101,7 +106,8 @@ class RunConfig:
     nodes: int = 1
     strategy: Literal["ddp", "fsdp"] = "ddp"
     workers: int = 0
-    pin_memory: bool = False
+    pin_memory: bool = True
+    resident: Literal["auto", "always", "never"] = "auto"
     seed: int = 0
     checkpoint_minutes: float = 10.0
     health: HealthConfig | None = field(default_factory=HealthConfig)

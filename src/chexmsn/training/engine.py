@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -17,14 +18,13 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch.utils.data import DataLoader
 
 from chexmsn.core.batch import Batch
 from chexmsn.core.device import choose_device
 from chexmsn.core.errors import UserError
 from chexmsn.core.record import differences
 from chexmsn.data.collection import Collection
-from chexmsn.data.loader import loader
+from chexmsn.data.loader import Feeding, hold, loader
 from chexmsn.training.callbacks import History, ProgressLine, StayFinite
 from chexmsn.training.checkpoints import Checkpoints, StraightToFile
 from chexmsn.training.config import RunConfig
@@ -34,6 +34,7 @@ from chexmsn.training.loop import Loop
 from chexmsn.training.meter import Meter
 from chexmsn.training.precision import choose_precision
 from chexmsn.training.processes import launcher
+from chexmsn.training.residence import resides
 from chexmsn.training.run_folder import RunFolder
 from chexmsn.training.signals import Signals
 
@@ -85,7 +86,10 @@ class Part(NamedTuple):
 
 
 class Feed(L.LightningDataModule):
-    """Batches of the training and the validation images, in an order that depends on seed, epoch and keys alone."""
+    """Batches of the training and the validation images, in an order that depends on seed, epoch and keys alone.
+
+    Where the device's memory has room for the pixels they move there once (`residence`); the batches are the same.
+    """
 
     def __init__(self, config: RunConfig, training: Part, validation: Part | None):
         super().__init__()
@@ -93,13 +97,13 @@ class Feed(L.LightningDataModule):
         self.training = training
         self.validation = validation
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Feeding:
         how = {"batch_size": self.config.batch_size, "process": self.trainer.global_rank}
         first = self.trainer.global_step % (len(self.training.rows) // self.config.batch_size)  # within its epoch
         order = {"epoch": self.trainer.current_epoch, "shuffle": True, "drop_last": True, "first": first}
         return self._loader(self.training, **order, **how, processes=self.trainer.world_size)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Feeding:
         """Every process sees the whole validation split: it is small, and nothing has to be gathered.
 
         A loss of pretraining is one of a batch, so batches are the global ones of training (without gradients they fit
@@ -109,10 +113,23 @@ class Feed(L.LightningDataModule):
         batch_size = self.config.batch_size // shares
         return self._loader(self.validation, epoch=0, shuffle=False, drop_last=False, batch_size=batch_size)
 
-    def _loader(self, part: Part, **how: Any) -> DataLoader[Batch]:
+    def _loader(self, part: Part, **how: Any) -> Feeding:
         c = self.config
-        pin_memory = c.pin_memory and self.trainer.strategy.root_device.type == "cuda"  # there is nothing to copy to
-        return loader(*part, seed=c.seed, workers=c.workers, pin_memory=pin_memory, **how)
+        pin_memory = c.pin_memory and self._device.type == "cuda"  # there is nothing to copy to
+        held = self._held.get(id(part))
+        return loader(*part, seed=c.seed, workers=c.workers, pin_memory=pin_memory, held=held, **how)
+
+    @cached_property
+    def _held(self) -> dict[int, Batch]:
+        """The images that lie on the device, by their part; asked for when training begins and the network is there."""
+        parts = [part for part in (self.training, self.validation) if part is not None]
+        if not resides(self.config.resident, [part.images for part in parts], self._device):
+            return {}
+        return {id(part): hold(part.images, part.targets, self._device) for part in parts}
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device
 
 
 def fit(run: RunFolder, config: RunConfig, loop: Loop, feed: Feed, callbacks: Sequence[Callback], on: RunsOn) -> None:
