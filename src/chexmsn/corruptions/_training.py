@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
 from chexmsn.core import lookup
 from chexmsn.core.draws import Draws
 from chexmsn.core.errors import UserError
@@ -57,13 +61,27 @@ class CorruptionPlan:
 
 
 def corrupt_for_training(images: Images, plan: CorruptionPlan, draws: Draws) -> Images:
-    """Corrupt a share of the images, each by a corruption and a severity of its own; returns a new tensor in [0, 1]."""
+    """Corrupt a share of the images, each by a corruption and a severity of its own; returns a new tensor in [0, 1].
+
+    An accelerator is not asked which images are meant: each corruption is computed for all of them.
+    """
     use, which, strength = draws.stream("corruption in training").uniform(3).T
     severity = plan.severity[0] + (plan.severity[1] - plan.severity[0]) * strength
-    choice = (which * len(plan.names)).long()
+    choice = torch.where(use < plan.probability, (which * len(plan.names)).long(), -1)
+    corrupt = _those_meant if images.device.type == "cpu" else _all
     corrupted = images.clone()
     for number, name in enumerate(plan.names):
-        rows = (use < plan.probability) & (choice == number)
-        if rows.any():
-            corrupted[rows] = apply(name, images[rows], severity[rows], Draws(draws.keys[rows]))
+        corrupted = corrupt(name, corrupted, severity, choice == number, draws)
     return corrupted
+
+
+def _those_meant(
+    name: str, images: Images, severity: Float[Tensor, "B"], meant: Bool[Tensor, "B"], draws: Draws
+) -> Images:
+    if meant.any():
+        images[meant] = apply(name, images[meant], severity[meant], Draws(draws.keys[meant]))
+    return images
+
+
+def _all(name: str, images: Images, severity: Float[Tensor, "B"], meant: Bool[Tensor, "B"], draws: Draws) -> Images:
+    return apply(name, images, torch.where(meant, severity, 0.0), draws)  # severity 0 is the identity

@@ -68,7 +68,7 @@ class Loop(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         self._description = self.method.optimiser()
-        return build_optimiser(self._description)
+        return build_optimiser(self._description, gradients_are_scaled=self.trainer.precision == "16-mixed")
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         self.gradient_norm = clip_gradients(self._description)
