@@ -30,6 +30,7 @@ _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
+@torch.compiler.assume_constant_result  # where a step is compiled, keys of names are part of its code
 def key_of(*parts: str | int) -> int:
     """A signed 64-bit key of text and numbers, the same on every machine."""
     digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()

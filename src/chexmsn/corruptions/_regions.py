@@ -32,6 +32,7 @@ Order = Int64[Tensor, "B N"]
 """The patches of each image (squares numbered row by row), the one that stays longest first."""
 
 
+@torch.compiler.assume_constant_result
 def kept_count(patches: int, ratio: float) -> int:
     """floor(patches (1 - ratio)), exact for the ratio as it is written.
 

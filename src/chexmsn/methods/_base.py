@@ -6,6 +6,7 @@ A method owns its networks, its equations and its schedules, and knows nothing o
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -144,6 +145,11 @@ class AbstractMethod(nn.Module, ABC):
     @abstractmethod
     def views(self) -> ViewPlan:
         """What each image becomes."""
+
+    @cached_property
+    def plan(self) -> ViewPlan:
+        """The same, made once and checked once: a step asks for it several times."""
+        return self.views()
 
     def corruption(self) -> CorruptionPlan | None:
         """What anchors (a classifier's inputs) are corrupted with while training."""

@@ -180,7 +180,7 @@ class Method(AbstractMethod):
         self, views: Views, draws: Draws
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "V B K"], Float[Tensor, "T B K"]]:
         """The teacher's features of one view per image, the student's outputs and the teacher's."""
-        _, student = self.student(self.corrupted_views(self.views(), views, draws))
+        _, student = self.student(self.corrupted_views(self.plan, views, draws))
         with torch.no_grad():
             features, teacher = self.teacher(views[:1])
         batch = len(draws.keys)

@@ -151,7 +151,7 @@ class Method(AbstractMethod):
         return self.config.plan(self.setting.size, self.network.encoder.config.patch)
 
     def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
-        pooled, embeddings = self.network(self.corrupted_views(self.views(), views, draws))
+        pooled, embeddings = self.network(self.corrupted_views(self.plan, views, draws))
         batch = len(draws.keys)
         with torch.autocast(embeddings.device.type, enabled=False):
             step = self._loss(at_least_float32(embeddings).unflatten(0, (-1, batch)), draws)

@@ -310,7 +310,7 @@ class Method(AbstractMethod):
 
     def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
         target, *anchors = views
-        groups = self.views()[1:]
+        groups = self.plan[1:]
         anchors = self.corrupted_views(groups, anchors, draws)
         projected = [
             self.online(images, self._kept(group, draws)) for group, images in zip(groups, anchors, strict=True)

@@ -58,7 +58,7 @@ class Loop(L.LightningModule):
         return self._step(batch, draws)._asdict()  # Lightning goes down `loss` and hands all of it to the callbacks
 
     def _step(self, batch: Batch, draws: Draws) -> Step:
-        views = make_views(to_images(batch.pixels), self.method.views(), draws.stream("views"))
+        views = make_views(to_images(batch.pixels), self.method.plan, draws.stream("views"))
         return self.method.step(views, batch.labels, draws.stream("method"), self.schedule())
 
     def configure_model(self) -> None:
@@ -98,7 +98,7 @@ class PretrainingLoop(Loop):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         draws = Draws.of(self.seed, batch.keys).stream("validation")
-        views = make_views(to_images(batch.pixels), self.method.views(), draws.stream("views"))
+        views = make_views(to_images(batch.pixels), self.method.plan, draws.stream("views"))
         with each_for_itself():
             step = self.method.validation_step(views, batch.labels, draws.stream("method"), self.schedule())
         self.log("validation/loss", step.loss, on_epoch=True, batch_size=len(batch.keys), sync_dist=True)
