@@ -4,13 +4,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
+from torch import Tensor
 
 from chexmsn.core.batch import to_images
 from chexmsn.core.errors import UserError
 from chexmsn.core.shapes import Pixels
 from chexmsn.data.collection import Collection
-from chexmsn.evaluation.scoring import Parts, score
+from chexmsn.evaluation.scoring import Parts, Rows, score
 from chexmsn.models.encoder import Encoder
 from chexmsn.views import evaluation_view
 
@@ -33,15 +34,18 @@ def features_of(
         parts,
         batch_size=batch_size,
         title=title,
+        check=_check_numbers,
     )
     return features
 
 
-@torch.inference_mode()
-def _features(pixels: Pixels, encoder: Encoder, which: Which) -> Float32[np.ndarray, "B D"]:
-    device = next(encoder.parameters()).device
-    found = encoder(evaluation_view(to_images(pixels.to(device)), encoder.config.size))
-    features = (found.pooled if which == "pooled" else found.before_norm).float().cpu().numpy()
+def _check_numbers(features: Float32[np.ndarray, "1 B D"], rows: Rows) -> None:
     if not np.isfinite(features).all():
         raise UserError("the encoder's features are not numbers: its training diverged, take another checkpoint")
-    return features
+
+
+@torch.inference_mode()
+def _features(pixels: Pixels, encoder: Encoder, which: Which) -> Float[Tensor, "B D"]:
+    device = next(encoder.parameters()).device
+    found = encoder(evaluation_view(to_images(pixels.to(device)), encoder.config.size))
+    return (found.pooled if which == "pooled" else found.before_norm).float()

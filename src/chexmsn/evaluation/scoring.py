@@ -15,7 +15,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
 
 from chexmsn.core.batch import to_images
 from chexmsn.core.draws import Draws
@@ -25,6 +26,7 @@ from chexmsn.core.progress import progress
 from chexmsn.core.shapes import Images, Kept, Keys, Pixels
 from chexmsn.corruptions import NOTHING_KNOWN, Known, apply, fill_patches, kept_count, kept_in
 from chexmsn.data.collection import Collection
+from chexmsn.data.loader import Ahead, Batches, From
 from chexmsn.evaluation.adapters._model import Model
 from chexmsn.evaluation.conditions import CLEAN, REGIONS, Condition, needed_by
 from chexmsn.evaluation.facts import Facts, saliency_of
@@ -126,17 +128,22 @@ class Scorer:
     dataset_mean: float
     facts: Facts
 
-    def passes(self, pixels: Pixels, keys: Keys, rows: Rows) -> Iterator[Float32[np.ndarray, "B C"]]:
-        """The probabilities under one cell after the other. Raises UserError where they are not numbers."""
+    def passes(self, pixels: Pixels, keys: Keys, rows: Rows) -> Iterator[Float[Tensor, "B C"]]:
+        """The probabilities under one cell after the other, on the device: nothing waits for them."""
         images = view(pixels, self.model)
+        columns = torch.tensor(self.outputs, device=self.model.device)
         known = self._known(images, rows)
         draws = Draws.of(self.seed, keys.to(self.model.device))
         for cell in self.cells:
             repeated = draws.stream("repeat", cell.repeat)
             shown = degrade(images, cell.condition, repeated, self.model, self.dataset_mean, known)
-            scores = self.model.scores(*shown).cpu().numpy()[:, list(self.outputs)]
-            _check_numbers(scores, [self.model.findings[output] for output in self.outputs], cell, rows)
-            yield scores
+            yield self.model.scores(*shown).index_select(1, columns)
+
+    def check(self, scores: Float32[np.ndarray, "K B C"], rows: Rows) -> None:
+        """Raise UserError where what the passes say of a batch is not made of numbers."""
+        findings = [self.model.findings[output] for output in self.outputs]
+        for cell, of_cell in zip(self.cells, scores, strict=True):
+            _check_numbers(of_cell, findings, cell, rows)
 
     def _known(self, images: Images, rows: Rows) -> Known:
         """What is known of a batch; the model is asked for saliency where it is needed and nobody gave it."""
@@ -225,31 +232,37 @@ def _part(file: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{file} is damaged: remove it, and its images are scored again") from None
 
 
-Passes = Callable[[Pixels, Keys, Rows], Iterator[Float32[np.ndarray, "B C"]]]
-"""Says something of a batch of images, again and again: under one condition after the other, for example."""
+Passes = Callable[[Pixels, Keys, Rows], Iterator[Float[Tensor, "B C"]]]
+"""Says something of a batch of images, again and again: under one condition after the other, for example.
+
+What it says stays on the device until the batch is done, so that a GPU always has the next pass before it.
+"""
+
+Check = Callable[[Float32[np.ndarray, "K B C"], Rows], None]
+"""Raises UserError where what the passes say of a batch is not made of numbers."""
 
 
 def score(
-    passes: Passes, count: int, images: Collection, parts: Parts, *, batch_size: int, title: str
+    passes: Passes, count: int, images: Collection, parts: Parts, *, batch_size: int, title: str, check: Check
 ) -> Float32[np.ndarray, "K N C"]:
     """What `count` passes say of all images, written to `parts` on the way; what is there is not made again.
 
-    Raises UserError for parts of another number of passes, before any is made.
+    The next batch is read while one is scored. Raises UserError for parts of another number of passes, before any is
+    made, and as `check` does of a batch.
     """
     done = set(parts.all(count)[0].tolist())
     todo = np.array([row for row in range(len(images)) if row not in done], dtype=np.int64)
     batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
-    found = ((rows, scores) for rows in batches for scores in passes(*_read(images, rows)))
-    made: list[Float32[np.ndarray, "B C"]] = []
+    read = Ahead(Batches(images, None), From(batches, 0))
+    found = ((b.rows.numpy(), said) for b in read for said in passes(b.pixels, b.keys, b.rows.numpy()))
+    made: list[Float[Tensor, "B C"]] = []
     clock = time.monotonic()
-    for rows, scores in progress(found, total=count * len(batches), title=title, unit="pass"):
-        made.append(scores)
+    for rows, said in progress(found, total=count * len(batches), title=title, unit="pass"):
+        made.append(said)
         if len(made) == count:
+            scores = torch.stack(made).cpu().numpy()
+            check(scores, rows)
             now = time.monotonic()
-            parts.keep(rows, np.stack(made), now - clock)
+            parts.keep(rows, scores, now - clock)
             made, clock = [], now
     return parts.all(count)[1]
-
-
-def _read(images: Collection, rows: Rows) -> tuple[Pixels, Keys, Rows]:
-    return torch.from_numpy(images.pixels(rows)), torch.from_numpy(images.keys[rows]), rows

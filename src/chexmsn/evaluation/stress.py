@@ -237,5 +237,5 @@ class Plan:
 def _score(plan: Plan, parts: Parts) -> pd.DataFrame:
     scorer = Scorer(plan.model, plan.outputs, plan.cells, plan.config.seed, plan.images.packs[0].mean, plan.beside)
     how = {"batch_size": plan.config.batch_size, "title": "stress"}
-    scores = score(scorer.passes, len(plan.cells), plan.images, parts, **how)
+    scores = score(scorer.passes, len(plan.cells), plan.images, parts, check=scorer.check, **how)
     return scores_table(scores, plan.cells, plan.tested.labels, plan.tested.findings)

@@ -56,13 +56,18 @@ class Input:
     def feed(self, images: Images) -> Float[Tensor, "B channels H W"]:
         """The tensor that the network takes, of images of its size in [0, 1]."""
         black, white = self.value_range
-        mean, std = (images.new_tensor(numbers).view(-1, 1, 1) for numbers in (self.mean, self.std))
+        mean, std = (_on_device(numbers, images).view(-1, 1, 1) for numbers in (self.mean, self.std))
         return ((black + (white - black) * images - mean) / std).expand(-1, self.channels, -1, -1)
 
     def __str__(self) -> str:
         black, white = self.value_range
         told = f"black {black:g}, white {white:g}"
         return told if self.mean == (0.0,) and self.std == (1.0,) else f"{told}, mean {self.mean}, std {self.std}"
+
+
+def _on_device(numbers: Values, like: Images) -> Float[Tensor, "n"]:
+    """Filled in there: numbers that are sent would have to be waited for."""
+    return torch.cat([like.new_full((1,), number) for number in numbers])
 
 
 @dataclass(frozen=True, kw_only=True)
