@@ -67,13 +67,24 @@ class Draws:
         """Independent draws for another purpose: `draws.stream("mask", epoch, view)`."""
         return Draws(_mix((self.keys ^ key_of(name, *numbers)) + _GOLDEN))
 
+    def streams(self, name: str, count: int) -> Int64[Tensor, "B n"]:
+        """The keys of `stream(name, 0)` to `stream(name, count - 1)` side by side, in a few kernels for all.
+
+        >>> draws = Draws.of(0, keys_of(["a", "b"]))
+        >>> bool((draws.streams("view", 3)[:, 2] == draws.stream("view", 2).keys).all())
+        True
+        """
+        named = torch.stack([self.keys.new_full((), key_of(name, number)) for number in range(count)])
+        return _mix((self.keys[:, None] ^ named) + _GOLDEN)
+
     def uniform(self, count: int) -> Float[Tensor, "B n"]:
         """`count` numbers in [0, 1) per image, float32, equal on every device."""
         return _shift_right(self._bits(count), 40).float() * 2.0**-24
 
     def _bits(self, count: int) -> Int64[Tensor, "B n"]:
-        counter = torch.arange(1, count + 1, device=self.keys.device)
-        return _mix(self.keys[:, None] + counter * _GOLDEN)
+        # 1, 2, 3 ... times the increment, by a running sum: a compiler would take the products of a range for indices,
+        # and those it does not let overflow
+        return _mix(self.keys[:, None] + self.keys.new_full((count,), _GOLDEN).cumsum(0))
 
     @property
     def _on_cpu(self) -> bool:

@@ -28,6 +28,12 @@ Views = list[Float[Tensor, "_ 1 _ _"]]
 """One tensor of images per group of the plan, each with its own batch and side."""
 
 
+Number = float | Float[Tensor, ""]
+
+Values = Mapping[str, Number]
+"""What the schedules say of a step, by name. Where steps are compiled these are tensors, and not to be asked."""
+
+
 class Step(NamedTuple):
     """What one batch gave.
 
@@ -176,11 +182,11 @@ class AbstractMethod(nn.Module, ABC):
         ]
 
     @abstractmethod
-    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
+    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Values) -> Step:
         """The loss of one batch, with gradient."""
 
     @torch.no_grad()
-    def validation_step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
+    def validation_step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Values) -> Step:
         """The loss of one batch without gradient; the same for the same draws."""
         return self.step(views, labels, draws, schedule)
 
@@ -240,7 +246,7 @@ def agreement(students: Float[Tensor, "N D"], teachers: Float[Tensor, "B D"]) ->
 
 def per_view(draws: Draws, name: str, count: int) -> Draws:
     """Draws for `count` views of each image, view-major like the views."""
-    return Draws(torch.cat([draws.stream(name, view).keys for view in range(count)]))
+    return Draws(draws.streams(name, count).T.flatten())
 
 
 def check_patches(method: str, ratio: float, encoder: EncoderConfig, size: int) -> None:

@@ -22,6 +22,7 @@ from chexmsn.methods._base import (
     ParameterGroup,
     Setting,
     Step,
+    Values,
     Views,
     at_least_float32,
     check_patches,
@@ -132,7 +133,7 @@ class AbstractClassifierMethod(AbstractMethod):
             ViewGroup(name="input", count=1, size=size, scale=c.scale, flip=c.flip, affine=c.affine, jitter=c.jitter),
         )
 
-    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
+    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Values) -> Step:
         (images,) = views
         images = self.corrupted(images, per_view(draws, "corruption", 1))
         return Step(self.loss(self.classifier(images, self._kept(draws)), labels), {})

@@ -36,9 +36,11 @@ from chexmsn.core.schedules import Constant, Cosine, LinearByEpoch, OnAfter, Sch
 from chexmsn.core.shapes import Labels
 from chexmsn.methods._base import (
     AbstractMethod,
+    Number,
     Optimiser,
     Setting,
     Step,
+    Values,
     Views,
     agreement,
     at_least_float32,
@@ -54,7 +56,7 @@ from chexmsn.views import ViewPlan
 
 
 def teacher_probabilities(
-    logits: Float[Tensor, "T B K"], centre: Float[Tensor, "K"], temperature: float
+    logits: Float[Tensor, "T B K"], centre: Float[Tensor, "K"], temperature: Number
 ) -> Float[Tensor, "T B K"]:
     """What the teacher says of its views: centred, then sharpened by a low temperature."""
     return functional.softmax((logits - centre) / temperature, dim=-1)
@@ -164,13 +166,13 @@ class Method(AbstractMethod):
     def views(self) -> ViewPlan:
         return self.config.plan(self.setting.size, self.student.encoder.config.patch)
 
-    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
+    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Values) -> Step:
         features, student, teacher = self._outputs(views, draws)
         with torch.autocast(student.device.type, enabled=False):
             return self.learn(student, teacher, schedule["teacher_temperature"])._replace(features=features)
 
     @torch.no_grad()
-    def validation_step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
+    def validation_step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Values) -> Step:
         """The loss of one batch; the centre stays."""
         features, student, teacher = self._outputs(views, draws)
         with torch.autocast(student.device.type, enabled=False):
@@ -187,13 +189,13 @@ class Method(AbstractMethod):
         outputs = (at_least_float32(logits).unflatten(0, (-1, batch)) for logits in (student, teacher))
         return features[:batch], *outputs
 
-    def learn(self, student: Float[Tensor, "V B K"], teacher: Float[Tensor, "T B K"], temperature: float) -> Step:
+    def learn(self, student: Float[Tensor, "V B K"], teacher: Float[Tensor, "T B K"], temperature: Number) -> Step:
         """The loss of outputs, views first; then the centre moves."""
         step = self.loss(student, teacher, temperature)
         self.centre.copy_(moved_centre(self.centre, teacher, self.config.centre_momentum))
         return step
 
-    def loss(self, student: Float[Tensor, "V B K"], teacher: Float[Tensor, "T B K"], temperature: float) -> Step:
+    def loss(self, student: Float[Tensor, "V B K"], teacher: Float[Tensor, "T B K"], temperature: Number) -> Step:
         """The loss of outputs, views first; the student's first T views are the teacher's."""
         wanted = teacher_probabilities(teacher, self.centre, temperature)
         logs = functional.log_softmax(student / self.config.temperature, dim=-1)

@@ -43,6 +43,7 @@ from chexmsn.methods._base import (
     Optimiser,
     Setting,
     Step,
+    Values,
     Views,
     at_least_float32,
     check_batch,
@@ -150,7 +151,7 @@ class Method(AbstractMethod):
     def views(self) -> ViewPlan:
         return self.config.plan(self.setting.size, self.network.encoder.config.patch)
 
-    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
+    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Values) -> Step:
         pooled, embeddings = self.network(self.corrupted_views(self.plan, views, draws))
         batch = len(draws.keys)
         with torch.autocast(embeddings.device.type, enabled=False):

@@ -37,6 +37,7 @@ from chexmsn.methods._base import (
     Optimiser,
     Setting,
     Step,
+    Values,
     Views,
     at_least_float32,
     check_patches,
@@ -220,7 +221,7 @@ class Method(AbstractMethod):
         c = self.config
         return (ViewGroup(name="crop", count=1, size=self.setting.size, scale=c.scale, flip=c.flip),)
 
-    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
+    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Values) -> Step:
         (images,) = views
         patches = self.grid[0] * self.grid[1]
         kept = kept_patches(draws.stream("mask"), patches, self.config.mask_ratio)

@@ -43,10 +43,12 @@ from chexmsn.corruptions import CorruptionPlan, kept_patches
 from chexmsn.methods._base import (
     AbstractMethod,
     MethodConfig,
+    Number,
     Optimiser,
     ParameterGroup,
     Setting,
     Step,
+    Values,
     Views,
     agreement,
     at_least_float32,
@@ -86,7 +88,7 @@ def log_assignments(
     return torch.logaddexp(logs + math.log1p(-smoothing), uniform)
 
 
-def sharpen(logs: Float[Tensor, "B K"], temperature: float) -> Float[Tensor, "B K"]:
+def sharpen(logs: Float[Tensor, "B K"], temperature: Number) -> Float[Tensor, "B K"]:
     """Logarithms of p^(1/temperature), renormalised; below 1 the largest probabilities grow."""
     return functional.log_softmax(logs / temperature, dim=1)
 
@@ -112,7 +114,7 @@ def target_assignments(
     prototypes: Float[Tensor, "K D"],
     *,
     temperature: float = 0.1,
-    sharpening: float = 0.25,
+    sharpening: Number = 0.25,
     sinkhorn_iterations: int = 3,
     smoothing: float = 0.0,
     shares: Float[Tensor, "K"] | None = None,
@@ -308,7 +310,7 @@ class Method(AbstractMethod):
             if count
         )
 
-    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
+    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Values) -> Step:
         target, *anchors = views
         groups = self.plan[1:]
         anchors = self.corrupted_views(groups, anchors, draws)
@@ -330,7 +332,7 @@ class Method(AbstractMethod):
             views = Draws(of_first_process(views.keys[:1]).expand_as(views.keys))
         return kept_patches(views, rows * columns, self.config.mask_ratio)
 
-    def _loss(self, anchors: Float[Tensor, "N D"], targets: Float[Tensor, "B D"], sharpening: float) -> Step:
+    def _loss(self, anchors: Float[Tensor, "N D"], targets: Float[Tensor, "B D"], sharpening: Number) -> Step:
         c = self.config
         prototypes = at_least_float32(self.prototypes)
         logs = log_assignments(at_least_float32(anchors), prototypes, c.temperature, c.label_smoothing)

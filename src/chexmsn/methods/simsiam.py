@@ -38,6 +38,7 @@ from chexmsn.methods._base import (
     ParameterGroup,
     Setting,
     Step,
+    Values,
     Views,
     agreement,
     at_least_float32,
@@ -137,7 +138,7 @@ class Method(AbstractMethod):
             ),
         )
 
-    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Mapping[str, float]) -> Step:
+    def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Values) -> Step:
         (images,) = views
         images = self.corrupted(images, per_view(draws, "corruption", 2))
         h1, h2 = (self.encoder(view).pooled for view in images.chunk(2))

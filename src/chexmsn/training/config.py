@@ -14,7 +14,7 @@ from chexmsn.models.encoder import VIT_SIZES, EncoderConfig
 # depth, to which of the generator's numbers an image gets.
 EXECUTION = frozenset(
     {
-        *("out", "device", "devices", "nodes", "workers", "pin_memory", "resident"),
+        *("out", "device", "devices", "nodes", "compile", "workers", "pin_memory", "resident"),
         *("checkpoint_minutes", "health", "probe"),
     }
 )
@@ -78,6 +78,8 @@ class RunConfig:
         device: auto, cpu or gpu.
         devices: how many of them, on each node; each gets its share of the batch.
         nodes: machines, where torchrun or Slurm starts the run on several.
+        compile: make one piece of code of a step, on one device: a GPU is much faster with it. It takes a minute or
+            two at each start.
         workers: processes that read images; with 0 a thread reads ahead, enough for a pack on a fast disk.
         pin_memory: copy through pinned memory, beside what the GPU computes; without effect on a CPU.
         resident: whether all pixels move to the device's memory once, from which batches are cut: where they take at
@@ -105,6 +107,7 @@ class RunConfig:
     devices: int = 1
     nodes: int = 1
     strategy: Literal["ddp", "fsdp"] = "ddp"
+    compile: bool = False
     workers: int = 0
     pin_memory: bool = True
     resident: Literal["auto", "always", "never"] = "auto"
@@ -120,6 +123,8 @@ class RunConfig:
                 f"batch_size ({self.batch_size}) must be a multiple of devices x nodes "
                 f"({self.devices} x {self.nodes}): each takes its share"
             )
+        if self.compile and self.devices * self.nodes > 1:
+            raise UserError("a compiled step is one of one device so far: leave compile out, or take --devices 1")
         if self.validate_split in self.train_splits:
             raise UserError(
                 f"validate_split {self.validate_split!r} is among the train_splits, and training cannot be judged on "

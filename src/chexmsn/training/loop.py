@@ -1,6 +1,7 @@
 """The loop: which images, which schedule values, when to step. It does not know which method it runs."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -13,8 +14,10 @@ from chexmsn.core.batch import Batch, to_images
 from chexmsn.core.distributed import each_for_itself
 from chexmsn.core.draws import Draws, key_of
 from chexmsn.core.shapes import Labels
-from chexmsn.methods._base import AbstractMethod, Step
+from chexmsn.methods._base import AbstractMethod
 from chexmsn.metrics.ranking import auroc
+from chexmsn.models.classifier import Classifier
+from chexmsn.training.compiling import Pass, compiled_pass, one_pass
 from chexmsn.training.optimiser import apply_schedule, build_optimiser, clip_gradients
 from chexmsn.training.sharding import shard
 from chexmsn.views.plan import evaluation_view, make_views
@@ -29,6 +32,7 @@ class Loop(L.LightningModule):
         steps_per_epoch: optimiser steps in one epoch.
         epochs: epochs of the whole run.
         identity: what a checkpoint tells about itself to whoever loads the encoder from it.
+        compile: make one piece of code of a step (`compiling`).
 
     Attributes:
         gradient_norm: of the last step, before clipping, on the device.
@@ -39,7 +43,14 @@ class Loop(L.LightningModule):
     applied: dict[str, float]
 
     def __init__(
-        self, method: AbstractMethod, *, seed: int, steps_per_epoch: int, epochs: int, identity: Mapping[str, Any]
+        self,
+        method: AbstractMethod,
+        *,
+        seed: int,
+        steps_per_epoch: int,
+        epochs: int,
+        identity: Mapping[str, Any],
+        compile: bool = False,
     ):
         super().__init__()
         self.method = method
@@ -47,6 +58,7 @@ class Loop(L.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = steps_per_epoch * epochs
         self.identity = dict(identity)
+        self.compiled = compile
 
     def schedule(self) -> dict[str, float]:
         """The value of every schedule at the coming optimiser step."""
@@ -55,11 +67,16 @@ class Loop(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         draws = Draws.of(self.seed, batch.keys).stream("epoch", self.current_epoch)
-        return self._step(batch, draws)._asdict()  # Lightning goes down `loss` and hands all of it to the callbacks
+        step = self._pass(self.method, self.method.plan, batch.pixels, batch.labels, draws.keys, self.schedule())
+        return step._asdict()  # Lightning goes down `loss` and hands all of it to the callbacks
 
-    def _step(self, batch: Batch, draws: Draws) -> Step:
-        views = make_views(to_images(batch.pixels), self.method.plan, draws.stream("views"))
-        return self.method.step(views, batch.labels, draws.stream("method"), self.schedule())
+    @cached_property
+    def _pass(self) -> Pass:
+        if not self.compiled:
+            return one_pass
+        kept = self.method.downstream()
+        encoder = kept.encoder if isinstance(kept, Classifier) else kept
+        return compiled_pass(encoder.width, self.device)
 
     def configure_model(self) -> None:
         """Divide the parameters over the processes, where the strategy made a mesh of them for that."""

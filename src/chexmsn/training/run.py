@@ -29,6 +29,7 @@ from chexmsn.metrics.ranking import both_classes
 from chexmsn.models.artefact import fingerprint, load_classifier, load_encoder, provenance_of
 from chexmsn.models.encoder import Encoder, EncoderConfig, build_encoder
 from chexmsn.training.callbacks import KeepBest, KeepClassifier, KeepEncoder, StopEarly
+from chexmsn.training.compiling import check_compiler
 from chexmsn.training.config import EXECUTION, PretrainConfig, RunConfig, TrainConfig
 from chexmsn.training.devices import on_all_devices
 from chexmsn.training.engine import Feed, Part, RunsOn, fit
@@ -74,7 +75,9 @@ def check_run(config: RunConfig, encoder: EncoderConfig | None) -> None:
     if encoder is not None:
         method = load("chexmsn.methods", config.method).Method
         method.check(options, encoder, encoder.size, config.batch_size)
-    RunsOn.choose(config)
+    on = RunsOn.choose(config)
+    if config.compile:
+        check_compiler(on.device)
 
 
 def pretrain(config: PretrainConfig) -> Path:
@@ -309,12 +312,13 @@ def _probe(config: PretrainConfig, images: Collection) -> list[Callback]:
     return [OnlineProbe(chosen, every)]
 
 
-def _course(config: RunConfig, images: int) -> dict[str, int]:
+def _course(config: RunConfig, images: int) -> dict[str, Any]:
     if images < config.batch_size:
         raise UserError(
             f"a batch of {config.batch_size} images cannot be drawn from {images}: choose a smaller batch_size"
         )
-    return {"seed": config.seed, "steps_per_epoch": images // config.batch_size, "epochs": config.epochs}
+    steps = {"steps_per_epoch": images // config.batch_size, "epochs": config.epochs}
+    return {"seed": config.seed, "compile": config.compile} | steps
 
 
 def _identity(config: RunConfig, encoder: EncoderConfig, findings: Sequence[str] = (), **more: str) -> dict[str, Any]:

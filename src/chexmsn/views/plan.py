@@ -8,7 +8,6 @@ about a view depends on its image's key, its group's name and its number alone.
 from collections import Counter
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -86,10 +85,7 @@ def make_views(images: Images, plan: ViewPlan, draws: Draws) -> list[Views]:
 
 
 def _group_views(images: Images, group: ViewGroup, draws: Draws) -> Views:
-    streams = [draws.stream(f"view {group.name}", view) for view in range(group.count)]
-    each = Draws(
-        torch.stack([stream.keys for stream in streams], dim=1).flatten()
-    )  # row b * V + v, as the crops take it
+    each = Draws(draws.streams(f"view {group.name}", group.count).flatten())  # row b * V + v, as the crops take it
     if group.affine:
         images = move(images.repeat_interleave(group.count, dim=0), group.affine, each.stream("affine"))
     views = resize_boxes(images, _boxes(images, group, each), group.size)
