@@ -297,7 +297,7 @@ def test_msn_trains_like_the_authors_main_loop(name, monkeypatch):
             close(method.target.encoder.vit.norm.weight, arrays[f"out_step{i}_target_norm_weight"])
             close(method.prototypes, arrays[f"out_step{i}_prototypes"])
 
-    monkeypatch.setattr("chexmsn.training.loop.make_views", the_authors_views)
+    monkeypatch.setattr("chexmsn.training.compiling.make_views", the_authors_views)
     batches = [some_batch(p.batch)] * p.iterations_per_epoch
     run_through(method, batches, optimisation.epochs, [Compare()])
     assert next(wanted_views) == len(arrays["out_total"])

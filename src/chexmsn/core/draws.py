@@ -82,9 +82,9 @@ class Draws:
         return _shift_right(self._bits(count), 40).float() * 2.0**-24
 
     def _bits(self, count: int) -> Int64[Tensor, "B n"]:
-        # 1, 2, 3 ... times the increment, by a running sum: a compiler would take the products of a range for indices,
-        # and those it does not let overflow
-        return _mix(self.keys[:, None] + self.keys.new_full((count,), _GOLDEN).cumsum(0))
+        # as bits: a compiler would take multiples of a range for indices, which it does not let overflow
+        counter = torch.arange(1, count + 1, device=self.keys.device) & 0x7FFFFFFF
+        return _mix(self.keys[:, None] + counter * _GOLDEN)
 
     @property
     def _on_cpu(self) -> bool:
