@@ -165,12 +165,12 @@ def jpeg_bytes():
 
 UNREADABLE = {
     "empty": (b"", "empty file"),
-    "text": (b"not an image at all, though it is called .jpg", "neither JPEG nor PNG"),
+    "text": (b"not an image at all, though it is called .jpg", "neither JPEG, PNG nor DICOM"),
     "truncated JPEG": (jpeg_bytes()[:1500], "."),
     "truncated PNG": (png_bytes()[:1500], "."),
     "JPEG head alone": (jpeg_bytes()[:20], "."),
     "damaged PNG": (png_bytes()[:200] + bytes(300) + png_bytes()[500:], "."),
-    "GIF": (b"GIF89a" + bytes(100), "neither JPEG nor PNG"),
+    "GIF": (b"GIF89a" + bytes(100), "neither JPEG, PNG nor DICOM"),
 }
 
 

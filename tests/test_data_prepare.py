@@ -57,7 +57,7 @@ def test_unreadable_images_are_listed_and_the_rest_goes_on(folder, tmp_path, cap
         f"images/{name}" for name in ("0000.jpg", "0004.png", "0007.png", "0011.png")
     ]
     assert left_out["file"].tolist() == left_out["image_key"].tolist()
-    assert left_out["reason"].tolist()[1:] == ["empty file", "neither JPEG nor PNG", "No such file or directory"]
+    assert left_out["reason"].tolist()[1:] == ["empty file", "neither JPEG, PNG nor DICOM", "No such file or directory"]
     assert rest.info["left_out"] == 4
     assert rest.info["images"] == len(rest.index) == len(rest.images) == 16
     kept = ~whole.index["image_key"].isin(left_out["image_key"])

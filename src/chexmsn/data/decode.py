@@ -1,4 +1,4 @@
-"""From a JPEG or PNG file to a square of gray pixels."""
+"""From a JPEG, PNG or DICOM file to a square of gray pixels."""
 
 import io
 import stat
@@ -6,7 +6,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import simplejpeg
@@ -14,17 +14,13 @@ from jaxtyping import Num, UInt8, UInt16
 from PIL import Image
 
 from chexmsn.core.errors import UserError
+from chexmsn.data.dicom import Rendering, decode_dicom, is_dicom
+from chexmsn.data.image import SMALLEST_SIDE, Decoded, Gray, UnreadableImage
 
 Fit = Literal["crop", "stretch", "pad", "medfuse"]
 
-Gray = UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"]
-"""An image of one channel; black is 0, and white the largest number that its kind holds: 255 or 65535."""
-
 Square = UInt8[np.ndarray, "S S"] | UInt16[np.ndarray, "S S"]
 """The same for an image as wide as high."""
-
-SMALLEST_SIDE = 16
-"""Fewer pixels than this along a side is an icon, not a radiograph."""
 
 LARGEST_FILE = 1 << 30
 """Bytes. 89 million pixels of 16 bits, the most that is decoded, take a sixth of it uncompressed."""
@@ -48,31 +44,13 @@ _UPRIGHT = {
 }  # EXIF orientation: how the stored image must be turned to stand upright
 
 
-class UnreadableImage(Exception):
-    """A file that does not hold a usable image; the message is the reason."""
-
-
-class Decoded(NamedTuple):
-    """A gray image, the rows and columns of the file before it was decoded at a smaller scale, where the file says so
-    the height and width in mm of a stored pixel, and whether the file held transparency, which is dropped."""
-
-    pixels: Gray
-    stored: tuple[int, int]
-    pixel_mm: tuple[float, float] | None = None
-    alpha: bool = False
-
-    @classmethod
-    def whole(cls, pixels: Gray) -> "Decoded":
-        """An image that was not scaled."""
-        return cls(pixels, pixels.shape)
-
-
-def decode(path: Path, enough: int) -> Decoded:
-    """Read a JPEG or PNG, known by its content and not its name, as upright gray.
+def decode(path: Path, enough: int, rendering: Rendering = "window") -> Decoded:
+    """Read a JPEG, PNG or DICOM file, known by its content and not its name, as upright gray.
 
     A JPEG much larger than needed is decoded at an eighth to half of its size, yet with at least `enough`
     pixels along both sides. Colour becomes luma (ITU-R 601), alpha is dropped. More than 8 bits stay
     16, scaled from the image's own range to 0 ... 65535 (as the makers of MIMIC-CXR-JPG did with DICOM, to 255).
+    `rendering` is how DICOM is shown.
 
     Pillow reads PNG of 16-bit colour, or of 16-bit gray with alpha, as 8 bits.
 
@@ -82,11 +60,12 @@ def decode(path: Path, enough: int) -> Decoded:
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            return _decode(_content(path), enough)
+            content = _content(path)
+            return decode_dicom(content, rendering) if is_dicom(content) else _decode(content, enough)
         except _TOO_LARGE as error:
             raise UnreadableImage("more than 89 million pixels") from error
         except Image.UnidentifiedImageError as error:
-            raise UnreadableImage("neither JPEG nor PNG") from error
+            raise UnreadableImage("neither JPEG, PNG nor DICOM") from error
         except _BROKEN as error:
             raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from error
 
