@@ -109,7 +109,7 @@ def test_no_such_folder_is_one_clear_line(name, tmp_path):
 
 def test_an_empty_folder_is_told_what_it_lacks(name, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"\.csv|\.json"):
+    with pytest.raises(UserError, match=r"\.(csv|json|dcm|npz)"):
         prepare(name, tmp_path / "empty", tmp_path / "pack", workers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 

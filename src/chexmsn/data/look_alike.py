@@ -43,8 +43,8 @@ def write_dicom(file: Path, light: Float[np.ndarray, "rows columns"], **tags: An
     if tags.get("PhotometricInterpretation") == "MONOCHROME1":
         numbers = 4095 - numbers
     image = pydicom.Dataset()
-    image.update({name: value for name, value in (_TAGS | tags).items() if value is not None})
-    image.SOPInstanceUID = tags.get("SOPInstanceUID") or generate_uid(entropy_srcs=[str(file.name)])
+    image.update(_TAGS | tags)
+    image.SOPInstanceUID = generate_uid(entropy_srcs=[file.name, numbers.tobytes().hex()])
     image.Rows, image.Columns = numbers.shape
     image.PixelData = numbers.tobytes()
     image.file_meta = FileMetaDataset()
