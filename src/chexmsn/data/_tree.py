@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from chexmsn.data.dicom import is_dicom
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -15,7 +17,6 @@ LEADS_OUT = "a link that leads out of the folder"
 NO_FILE = "a pipe, device or socket and no file"
 
 HEAD, TAIL = 512, 64
-_DICOM_PREAMBLE = 128
 _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 
@@ -133,7 +134,7 @@ def fault_of(head: bytes, tail: bytes) -> str | None:
         return None if _JPEG_END in tail else "truncated"
     if head.startswith(_PNG):
         return None if _PNG_END in tail else "truncated"
-    return None if head[_DICOM_PREAMBLE:].startswith(b"DICM") else "neither JPEG, PNG nor DICOM"
+    return None if is_dicom(head) else "neither JPEG, PNG nor DICOM"
 
 
 def is_page(head: bytes) -> bool:

@@ -239,13 +239,13 @@ def windowed(
 ) -> Float64[np.ndarray, "*n"]:
     """A window by DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3, `function` LINEAR, LINEAR_EXACT or SIGMOID; clip to [0, 1].
 
-    >>> windowed(np.array([0.0, 127.5, 255.0]), 128, 256, "LINEAR").tolist()
+    >>> windowed(np.array([0.0, 127.5, 255.0]), 128.0, 256.0, "LINEAR").tolist()
     [0.0, 0.5, 1.0]
-    >>> windowed(np.array([0.0, 128.0, 256.0]), 128, 256, "LINEAR_EXACT").tolist()
+    >>> windowed(np.array([0.0, 128.0, 256.0]), 128.0, 256.0, "LINEAR_EXACT").tolist()
     [0.0, 0.5, 1.0]
     """
     if function == "SIGMOID":
-        return 1 / (1 + np.exp(-4 * (values - center) / width))
+        return (1 + np.tanh(2 * (values - center) / width)) / 2  # 1 / (1 + exp(-4 ...)), which cannot overflow
     if function == "LINEAR_EXACT":
         return (values - center) / width + 0.5
     return (values - center + 0.5) / max(width - 1, 1e-9) + 0.5  # a width of 1 is a step
