@@ -61,6 +61,9 @@ SHARES = {"train": 0.8, "validate": 0.1, "test": 0.1}
 OLDEST = 90
 """Ages above are among the identifiers of the United States' privacy rule (45 CFR 164.514 b)."""
 
+SUFFIXES = ("", ".dcm", ".dicom")
+"""A file with such a name should be DICOM; one with another name may be."""
+
 CHUNK = 64  # files that a process reads the tags of in one go
 FEW = 512  # files; starting processes takes longer
 
@@ -132,7 +135,7 @@ def _tags_below(folder: Path) -> pd.DataFrame:
     rows = [row for row in progress(read, total=len(places), title="reading tags", unit="file") if row]
     if not rows:
         raise UserError(f"{folder} holds no DICOM file (.dcm or any other name): give the folder that does")
-    log.info("%d of %d files are DICOM", len(rows), len(places))
+    log.info("%d of %d files are DICOM, or should be by their name", len(rows), len(places))
     return pd.DataFrame(rows, columns=["path", *TAGS], dtype="object")
 
 
@@ -143,17 +146,18 @@ def _tags_of(folder: Path, places: Iterable[str]) -> list[dict[str, str] | None]
 
 
 def _tags(folder: Path, place: str) -> dict[str, str] | None:
-    """The tags of a DICOM file without its pixels; None for another file. A damaged one is known by its place alone."""
-    blank = {"path": f"{folder}/{place}"} | dict.fromkeys(TAGS, "") | {"SOPInstanceUID": place}
+    """The tags of a DICOM file without its pixels; of a damaged one its place alone; None for another file."""
+    unknown = {"path": f"{folder}/{place}"} | dict.fromkeys(TAGS, "") | {"SOPInstanceUID": place, "Rows": "unknown"}
     try:
         with (folder / place).open("rb") as file:
             if not is_dicom(file.read(132)):
-                return None
+                return unknown if Path(place).suffix.lower() in SUFFIXES else None
             file.seek(0)
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS), force=True)
-            return blank | {tag: text for tag in TAGS if (text := _text(header.get(tag)))}
+            told = {tag: _text(header.get(tag)) for tag in TAGS}
+            return unknown | told | {"SOPInstanceUID": told["SOPInstanceUID"] or place}
     except BROKEN:
-        return blank | {"Rows": "unknown"}
+        return unknown
 
 
 def _text(value: Any) -> str:
