@@ -341,7 +341,7 @@ REFUSED = {
     "several tags": ({"BitsStored": None, "HighBit": None, "PhotometricInterpretation": None}, "Photo.*, BitsStored"),
     "frames": ({"NumberOfFrames": 12}, "12 frames"),
     "bits": ({"BitsAllocated": 32, "BitsStored": 32}, "32 of 32 bits"),
-    "kind": ({"PhotometricInterpretation": "HSV"}, "1 samples of HSV"),
+    "kind": ({"PhotometricInterpretation": "HSV"}, "1 samples of 'HSV'"),
     "samples": ({"SamplesPerPixel": 4}, "4 samples"),
     "small": ({"Rows": 3}, "only 80 x 3 pixels"),
     "huge": ({"Rows": 65535, "Columns": 65535}, "more than 89 million"),

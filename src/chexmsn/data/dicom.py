@@ -117,7 +117,7 @@ def _check(header: pydicom.Dataset) -> None:
         raise UnreadableImage(f"DICOM with {header.BitsStored} of {header.BitsAllocated} bits: up to 16 are read")
     samples, kind = header.SamplesPerPixel, header.PhotometricInterpretation
     if samples not in (1, 3) or (samples == 1) != (kind in _ONE_SAMPLE):
-        raise UnreadableImage(f"DICOM with {samples} samples of {kind}")
+        raise UnreadableImage(f"DICOM with {samples} samples of {str(kind)[:16]!r}")
     _check_size(header.Rows, header.Columns)
     if header.file_meta.TransferSyntaxUID.is_encapsulated:
         _check_frame(header)
