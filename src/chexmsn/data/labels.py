@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Float32
 
 from chexmsn.data.columns import plain
@@ -139,3 +140,23 @@ def apply_policy(raw: Float[np.ndarray, "N C"], findings: Sequence[str], policy:
     targets = np.where(raw == -1, policy.uncertain_values(findings), raw)
     targets = np.where(np.isnan(raw), _MEANING[policy.blank], targets)
     return targets.astype(np.float32)
+
+
+VALUES = {"1": 1.0, "0": 0.0, "-1": -1.0, "blank": np.nan}
+
+
+def count_values(raw: Float[np.ndarray, "N C"], findings: Sequence[str], splits: Sequence[str]) -> pd.DataFrame:
+    """How many images have which raw value: one row per finding and split, one column per value.
+
+    >>> count_values(np.array([[1.0], [np.nan]]), ["Edema"], ["train", "train"]).loc[("Edema", "train")].tolist()
+    [1, 0, 0, 1]
+    """
+    counts = {
+        (finding, split): [
+            int(np.isnan(of_split).sum() if np.isnan(value) else (of_split == value).sum()) for value in VALUES.values()
+        ]
+        for split in dict.fromkeys(splits)
+        for finding, of_split in zip(findings, raw[np.array(splits) == split].T, strict=True)
+    }
+    index = pd.MultiIndex.from_tuples(counts, names=["finding", "split"])
+    return pd.DataFrame(list(counts.values()), index=index, columns=list(VALUES))

@@ -41,7 +41,21 @@ def match(told: Sequence[str], labelled: Sequence[str], model: str, data: str) -
         )
     if near:
         log.warning("not taken for the same findings, though alike: %s", near)
+    _tell_shared(list(shared), list(places.values()), [canonical(name) for name in labelled])
     return shared
+
+
+def _tell_shared(shared: Sequence[str], told: Sequence[str], labelled: Sequence[str]) -> None:
+    """Which findings are tested, where these are not all there are: a model on another collection's images."""
+    of_model, of_data = ([name for name in names if name not in shared] for names in (told, labelled))
+    if of_model or of_data:
+        log.info(
+            "tested on the %d findings that model and data share: %s; left out: of the model %s, of the data %s",
+            len(shared),
+            ", ".join(shared),
+            ", ".join(of_model) or "none",
+            ", ".join(of_data) or "none",
+        )
 
 
 def _near(told: Sequence[str], labelled: Sequence[str]) -> str:
