@@ -31,6 +31,9 @@ from chexmsn.training.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
+STAGES = ("pretraining", "training")
+RAW = "raw:"
+"""Columns of `labels.parquet` called `raw:<Finding>` hold the labels as they were before the policy."""
 
 
 @dataclass(frozen=True)
@@ -196,10 +199,12 @@ def _judge(run: RunFolder, terms: Terms) -> list[str]:
 
 
 def labels_table(images: Collection, findings: Sequence[str], policy: Policy) -> pd.DataFrame:
-    """The table of `labels.parquet`: who the images are of, and 1, 0 or NaN (left out) per finding."""
+    """The table of `labels.parquet`: who the images are of, and 1, 0 or NaN (left out) per finding, and what the
+    collection says of it (1, 0, -1, NaN for blank), so that another policy can be tried on the same scores."""
     labels = images.labels(findings, policy)
     about = images.index[["image_key", "patient_id", "sex", "age", "view"]]
-    return about.join(pd.DataFrame(labels, columns=[f"label:{finding}" for finding in findings]))
+    raw = images.index[[f"label:{finding}" for finding in findings]].set_axis([RAW + name for name in findings], axis=1)
+    return about.join(pd.DataFrame(labels, columns=[f"label:{finding}" for finding in findings])).join(raw)
 
 
 def scores_table(

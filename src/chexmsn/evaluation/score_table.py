@@ -23,7 +23,7 @@ from chexmsn.evaluation.adapters._model import Answers, probabilities_of
 from chexmsn.evaluation.conditions import CLEAN, Condition, broken_rule
 from chexmsn.evaluation.findings import match
 from chexmsn.evaluation.model_check import already_probabilities, check_probabilities, check_varied, ranking_doubts
-from chexmsn.evaluation.result_folder import Terms, Tested, check_policy, fill, labels_table, record
+from chexmsn.evaluation.result_folder import RAW, Terms, Tested, check_policy, fill, labels_table, record
 from chexmsn.evaluation.thresholds import Thresholds, asked_thresholds, find_thresholds
 from chexmsn.training.run_folder import open_run
 
@@ -295,7 +295,7 @@ def _label_table(rows: pd.DataFrame, raw: pd.DataFrame, config: ScoreTableConfig
     if (table["patient_id"] == "").any():
         raise UserError(f"{config.data} has an image without {config.patient}: every image needs a patient")
     values = apply_policy(raw.to_numpy(np.float32), findings, config.labels)
-    return table.join(pd.DataFrame(values, columns=raw.columns))
+    return table.join(pd.DataFrame(values, columns=raw.columns)).join(raw.set_axis([RAW + f for f in findings], axis=1))
 
 
 # --- both

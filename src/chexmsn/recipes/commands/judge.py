@@ -2,8 +2,10 @@
 
 Example:
     chexmsn judge runs/msn-stress --interval bca --resamples 2000
+    chexmsn judge runs/msn-stress --labels.uncertain ignore --labels.blank ignore
 
-The tables in the folder are replaced; scores and labels stay. Folders of an earlier version get the tables they lack.
+The tables in the folder are replaced; scores and raw labels stay. The second one lets other labels count, and
+`run.json` says so. Folders of an earlier version get the tables they lack.
 """
 
 from collections.abc import Mapping
