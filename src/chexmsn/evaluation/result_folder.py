@@ -31,7 +31,6 @@ from chexmsn.training.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-STAGES = ("pretraining", "training")
 RAW = "raw:"
 """Columns of `labels.parquet` called `raw:<Finding>` hold the labels as they were before the policy."""
 
