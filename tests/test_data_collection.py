@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from chexmsn.core import lookup
+from chexmsn.core.batch import to_images
 from chexmsn.core.draws import keys_of
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json, write_json
@@ -19,12 +21,12 @@ from chexmsn.data.collection import Collection
 from chexmsn.data.labels import Policy
 from chexmsn.data.loader import batches_of, hold, keyed_order, loader
 from chexmsn.data.pack import IMAGES, INDEX, INFO, open_pack, verify
-from chexmsn.data.prepare import prepare
+from chexmsn.data.prepare import SOURCES, prepare
 
 NOTHING_SPECIAL = {"seed": 0, "epoch": 0, "shuffle": True, "drop_last": False, "workers": 0, "pin_memory": False}
 
 
-def make(folder, patients, splits, findings, *, size=16, prefix="", start=0):
+def make(folder, patients, splits, findings, *, size=16, prefix="", start=0, collection=None, dtype="uint8"):
     """A pack of one image per patient; image number i is of the gray value i."""
     source = folder / "source"
     source.mkdir(parents=True)
@@ -33,8 +35,8 @@ def make(folder, patients, splits, findings, *, size=16, prefix="", start=0):
         Image.new("L", (20, 20), start + i).save(source / name)
     columns = {"image": names, "patient_id": patients, "split": splits, **findings}
     pd.DataFrame(columns).to_csv(source / "labels.csv", index=False)
-    options = {"split": "split", "findings": list(findings), "key_prefix": prefix}
-    return prepare("csv", source, folder / "pack", options=options, size=size, workers=1)
+    options = {"split": "split", "findings": list(findings), "key_prefix": prefix, "collection": collection}
+    return prepare("csv", source, folder / "pack", options=options, size=size, workers=1, dtype=dtype)
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +170,54 @@ def test_an_image_key_that_two_packs_share(one, tmp_path):
         Collection([one, same], ["train"])
     other = make(tmp_path / "other", ["a"], ["train"], {}, prefix="other/")
     assert len(Collection([one, other], ["train"])) == 4
+
+
+def test_a_key_prefix_hides_no_leak(one, tmp_path):
+    other = make(tmp_path, ["a", "z"], ["test", "train"], {}, start=200, prefix="other/")
+    with pytest.raises(UserError, match=r"1 lie in several \(a\)"):
+        Collection([one, other], ["train"])
+
+
+def test_patients_of_different_collections_have_nothing_in_common(one, tmp_path):
+    other = make(tmp_path, ["a", "z"], ["test", "train"], {}, start=200, collection="elsewhere")
+    both = Collection([one, other], ["train", "test"])
+    assert both.patients.tolist() == ["source/a", "source/b", "source/c", "source/e", "elsewhere/a", "elsewhere/z"]
+    assert Collection([one], ["test"]).patients.tolist() == ["e"], "alone they keep their numbers"
+
+
+def test_the_same_image_under_another_name_is_found(one, tmp_path):
+    copy = make(tmp_path / "copy", ["x", "y"], ["train", "test"], {}, prefix="copy/", collection="elsewhere")
+    with pytest.raises(
+        UserError, match=r"1 images lie in different splits of .*'1\.png' in train and 'copy/1\.png' in test"
+    ):
+        Collection([one, copy], ["train"])
+    same = make(tmp_path / "same", ["x", "y"], ["train", "train"], {}, prefix="copy/", collection="elsewhere")
+    assert len(Collection([one, same], ["train"])) == 5
+
+
+def test_sources_say_whose_patients_theirs_are(tmp_path):
+    names = set()
+    for seed in (0, 1):
+        lookup.load(SOURCES, "phantom").fake(tmp_path / str(seed), patients=2, seed=seed)
+        names.add(prepare("phantom", tmp_path / str(seed), tmp_path / f"{seed}-pack", size=16, workers=1).collection)
+    assert names == {"phantom-0", "phantom-1"}
+    lookup.load(SOURCES, "mimic-cxr-jpg").fake(tmp_path / "jpg", patients=4)
+    packed = prepare("mimic-cxr-jpg", tmp_path / "jpg", tmp_path / "jpg-pack", size=16, workers=1)
+    assert (packed.collection, packed.info["source"]) == ("mimic-cxr", "mimic-cxr-jpg")
+
+
+def test_packs_of_8_and_16_bits_are_served_as_16(one, tmp_path, caplog):
+    caplog.set_level("INFO")
+    deep = make(tmp_path, ["y", "z"], ["train", "train"], {}, start=200, dtype="uint16")
+    both = Collection([one, deep], ["train"])
+    assert "served as 16 bits" in caplog.text
+    assert both.dtype == np.uint16
+    assert both.pixels(np.array([4, 0, 2]))[:, 0, 0].tolist() == [201 * 257, 0, 2 * 257]
+    [batch] = loader(both, np.arange(5), None, batch_size=5, **NOTHING_SPECIAL)
+    assert to_images(batch.pixels)[:, 0, 0, 0].mul(255).round().sort().values.tolist() == [0, 1, 2, 200, 201]
+    alone = Collection([deep], ["train"])
+    assert alone.pixels(np.array([1]))[0, 0, 0] == 201 * 257
+    assert both.mean == pytest.approx((0 + 1 + 2 + 200 + 201) / 5 / 255)
 
 
 keys = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=50, unique=True).map(np.array)

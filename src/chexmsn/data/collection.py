@@ -1,28 +1,35 @@
 """Rows of one or several packs, seen as one data set; nothing is copied until a batch is read."""
 
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64
 
 from chexmsn.core.draws import keys_of
 from chexmsn.core.errors import UserError
-from chexmsn.core.lookup import load
+from chexmsn.data._partial import Stack
+from chexmsn.data.decode import to_depth
 from chexmsn.data.labels import Policy, apply_policy, canonical
 from chexmsn.data.pack import Pack
 from chexmsn.data.splits import check_no_leak
+
+log = logging.getLogger(__name__)
 
 
 class Collection:
     """The images of `splits` in one or several packs, numbered from 0 in the order of the packs.
 
-    A split may be missing from some of the packs, but not from all. Raises UserError for packs of
-    different size, for an image key that two packs share, and for a patient whose images lie in one
-    split of one pack and in another split of another pack.
+    A split may be missing from some of the packs, but not from all. A patient is known by collection and
+    number: packs of one collection are checked against each other, and in packs of different collections
+    equal numbers are different patients. Packs of 8 and 16 bits together are served as 16.
+
+    Raises UserError for packs of different size, for an image key that two packs share, and for a patient
+    or an image that lies in one split of one pack and in another split of another pack.
     """
 
     def __init__(self, packs: Sequence[Pack], splits: Sequence[str]) -> None:
@@ -33,6 +40,9 @@ class Collection:
         self._starts = np.cumsum([0, *map(len, self._rows)])
         _check_splits(packs, splits)
         _check_together(packs)
+        self.dtype = max((pack.images.dtype for pack in packs), key=lambda dtype: dtype.itemsize)
+        if any(pack.images.dtype != self.dtype for pack in packs):
+            log.info("packs of 8 and 16 bits are joined: all are served as 16 bits")
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -60,33 +70,28 @@ class Collection:
 
     @property
     def patients(self) -> np.ndarray:
-        """The patient of each image, N texts."""
-        return self.index["patient_id"].to_numpy(dtype=object)
+        """The patient of each image, N texts; of several collections, each with the name of its own before it."""
+        patients = self.index["patient_id"].to_numpy(dtype=object)
+        return self.origins + "/" + patients if len({pack.collection for pack in self.packs}) > 1 else patients
 
     @property
     def origins(self) -> np.ndarray:
-        """The collection that each image comes from, N texts: one text means that patients of one name are one person.
-
-        That is a source that is one collection everywhere, or a source and the name of the folder that a pack is of.
-        """
-        names = [_origin(pack) for pack in self.packs]
-        return np.repeat(np.array(names, dtype=object), [len(rows) for rows in self._rows])
+        """The collection that each image comes from, N texts: one text means that patients of one name are one person."""
+        return np.repeat(np.array([pack.collection for pack in self.packs], dtype=object), self._weights)
 
     @property
     def findings(self) -> tuple[str, ...]:
         """Every finding that some pack has labels of, in the order of the packs."""
         return tuple(dict.fromkeys(finding for pack in self.packs for finding in pack.findings))
 
-    def pixels(
-        self, rows: Int64[np.ndarray, "n"], out: UInt8[np.ndarray, "n S S"] | None = None
-    ) -> UInt8[np.ndarray, "n S S"]:
+    def pixels(self, rows: Int64[np.ndarray, "n"], out: Stack | None = None) -> Stack:
         """The images of these rows, in their order; in `out`, where that is given."""
-        pixels = np.empty((len(rows), self.size, self.size), np.uint8) if out is None else out
+        pixels = np.empty((len(rows), self.size, self.size), self.dtype) if out is None else out
         if len(self.packs) == 1:  # written once, into its place: three times as fast as by way of a copy
             return np.take(self.packs[0].images, self._rows[0][rows], axis=0, out=pixels, mode="clip")
         for pack, own, (start, end) in zip(self.packs, self._rows, pairwise(self._starts), strict=True):
             here = (start <= rows) & (rows < end)
-            pixels[here] = pack.images[own[rows[here] - start]]
+            pixels[here] = to_depth(pack.images[own[rows[here] - start]], self.dtype)
         return pixels
 
     def labels(self, findings: Sequence[str], policy: Policy) -> Float32[np.ndarray, "N C"]:
@@ -134,12 +139,6 @@ class Collection:
         return [len(rows) for rows in self._rows]
 
 
-def _origin(pack: Pack) -> str:
-    source = pack.info["source"]
-    everywhere = load("chexmsn.data.sources", source).SOURCE.one_collection
-    return source if everywhere else f"{source} {pack.info.get('source_folder_name', pack.name)}"
-
-
 def _check_sizes(packs: Sequence[Pack]) -> None:
     if not packs:
         raise UserError("a collection needs at least one pack: none was given")
@@ -159,8 +158,28 @@ def _check_together(packs: Sequence[Pack]) -> None:
     """All splits of all packs count: what is trained on here must not be tested on there."""
     if len(packs) == 1:
         return
-    everything = pd.concat([pack.index[["image_key", "patient_id", "split"]] for pack in packs])
+    columns = ["image_key", "patient_id", "split"]
+    parts = [pack.index[columns].assign(collection=pack.collection) for pack in packs]
+    everything = pd.concat(parts)
     twice = everything.loc[everything["image_key"].duplicated(), "image_key"]
     if len(twice):
         raise UserError(f"two packs hold an image called {twice.iloc[0]!r}: prepare one with another `key_prefix`")
-    check_no_leak(everything)
+    for _, same in everything.groupby("collection", sort=True):
+        check_no_leak(same)
+    for one, other in combinations(packs, 2):
+        _check_no_image_leaks(one, other)
+
+
+def _check_no_image_leaks(one: Pack, other: Pack) -> None:
+    """A copy under another name is the same image; one that comes twice in a pack is blank or a placeholder."""
+    images = [pack.index[["content_hash", "split", "image_key"]] for pack in (one, other)]
+    single = [part[~part["content_hash"].duplicated(keep=False)] for part in images]
+    both = single[0].merge(single[1], on="content_hash", suffixes=("", "_other"))
+    leaked = both[both["split"] != both["split_other"]]
+    if len(leaked):
+        first = leaked.iloc[0]
+        raise UserError(
+            f"{len(leaked)} images lie in different splits of {one.folder} and {other.folder}, such as "
+            f"{first['image_key']!r} in {first['split']} and {first['image_key_other']!r} in {first['split_other']}: "
+            "give both packs the same splits"
+        )

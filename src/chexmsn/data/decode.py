@@ -17,6 +17,8 @@ from chexmsn.core.errors import UserError
 from chexmsn.data.dicom import Rendering, decode_dicom, is_dicom
 from chexmsn.data.image import SMALLEST_SIDE, Decoded, Gray, UnreadableImage
 
+_Levels = UInt8[np.ndarray, "..."] | UInt16[np.ndarray, "..."]
+
 Fit = Literal["crop", "stretch", "pad", "medfuse"]
 
 Square = UInt8[np.ndarray, "S S"] | UInt16[np.ndarray, "S S"]
@@ -119,8 +121,8 @@ def _full_range(pixels: Num[np.ndarray, "H W"]) -> UInt16[np.ndarray, "H W"]:
     return np.rint(scaled, out=scaled).astype(np.uint16)
 
 
-def to_depth(pixels: Gray, dtype: np.dtype) -> Gray:
-    """The same image in 8 or 16 bits: white stays white, so that 255 and 65535 stand for each other.
+def to_depth(pixels: _Levels, dtype: np.dtype) -> _Levels:
+    """The same image, or images, in 8 or 16 bits: white stays white, so that 255 and 65535 stand for each other.
 
     >>> to_depth(np.array([[0, 1, 255]], np.uint8), np.dtype(np.uint16)).tolist()
     [[0, 257, 65535]]

@@ -25,7 +25,7 @@ NEEDED = {"images", "size", "findings", "splits", "mean", "std", "fingerprint", 
 
 @dataclass(frozen=True)
 class Pack:
-    """An open pack: `images` N x S x S uint8, `index` one row per image, `info` what `pack.json` says."""
+    """An open pack: `images` N x S x S uint8 or uint16, `index` one row per image, `info` what `pack.json` says."""
 
     folder: Path
     images: np.memmap
@@ -47,6 +47,11 @@ class Pack:
     def size(self) -> int:
         """The side of its images in pixels."""
         return self.info["size"]
+
+    @property
+    def collection(self) -> str:
+        """Whose patients these are: in two packs of one collection equal numbers are the same patient."""
+        return self.info.get("collection") or self.info.get("source", self.name)
 
     @property
     def fingerprint(self) -> str:

@@ -134,6 +134,12 @@ class Job:
     def _config(self) -> Any:
         return make_config(self._module, self.options or {})
 
+    @property
+    def _collection(self) -> str:
+        """Whose patients these are, by the source's own word where it has one."""
+        named = getattr(self._module, "collection", None)
+        return named(self.folder, self._config) if named else self.source
+
     @cached_property
     def _form(self) -> Form:
         return Form(self.source, asdict(self._config), self.size, self.fit, self.dtype)
@@ -154,7 +160,7 @@ class Job:
             if not self._is_finished():  # by another process, in the meantime
                 partial.begin(self.request)
                 _append_all(partial, len(self.table), chunks(len(partial.notes)))
-                about = {"source_folder_name": self.folder.resolve().name}
+                about = {"source_folder_name": self.folder.resolve().name, "collection": self._collection}
                 finish(partial, self.table, self.request | about, self.folder)
             partial.remove()
         return open_pack(self._place)

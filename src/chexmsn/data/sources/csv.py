@@ -53,6 +53,8 @@ class Config:
         split_as: one split for all images.
         shares: splits drawn by patient, {train: 0.8, validate: 0.1, test: 0.1}.
         key_prefix: put before every image key, to keep the keys of joined packs apart.
+        collection: whose patients these are, nih14 for a copy of NIH's; where empty, the name of the folder. In packs
+            of one collection equal patient numbers are the same patient, in others they are not.
     """
 
     table: str = "labels.csv"
@@ -68,6 +70,7 @@ class Config:
     split_as: str | None = None
     shares: Mapping[str, float] | None = None
     key_prefix: str = ""
+    collection: str | None = None
 
     def __post_init__(self) -> None:
         ways = [name for name in ("split", "split_as", "shares") if getattr(self, name) is not None]
@@ -109,6 +112,11 @@ def read(folder: Path, config: Config) -> Table:
     }
     table = make_table(columns, read_labels(rows, config.finding_columns(), file))
     return check_table(_without_left_out(table, config), file)
+
+
+def collection(folder: Path, config: Config) -> str:
+    """Whose patients these are, by the user's word."""
+    return config.collection or folder.resolve().name
 
 
 def _leads_out(name: str) -> bool:

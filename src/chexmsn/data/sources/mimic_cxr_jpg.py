@@ -100,6 +100,11 @@ def read(folder: Path, config: Config) -> Table:
     return check_table(_table(folder, images, tables), files["metadata"])
 
 
+def collection(folder: Path, config: Config) -> str:
+    """The patients are those of MIMIC-CXR, the DICOM files."""
+    return "mimic-cxr"
+
+
 def _files(folder: Path, config: Config) -> dict[str, Path]:
     """Where each table lies: as `.csv.gz` or unpacked."""
     need_folder(folder)

@@ -88,6 +88,11 @@ def read(folder: Path, config: Config) -> Table:
     return check_table(make_table(columns, labels), images)
 
 
+def collection(folder: Path, config: Config) -> str:
+    """Every seed draws other people and numbers them alike."""
+    return f"phantom-{_info(folder / 'phantom.json')['seed']}"
+
+
 def _info(file: Path) -> dict[str, int]:
     info = read_json(file)
     if not isinstance(info, dict) or not {"seed", "size", "version"} <= info.keys():
