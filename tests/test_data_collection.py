@@ -22,6 +22,7 @@ from chexmsn.data.labels import Policy
 from chexmsn.data.loader import batches_of, hold, keyed_order, loader
 from chexmsn.data.pack import IMAGES, INDEX, INFO, open_pack, verify
 from chexmsn.data.prepare import SOURCES, prepare
+from chexmsn.recipes.arguments import run_command
 
 NOTHING_SPECIAL = {"seed": 0, "epoch": 0, "shuffle": True, "drop_last": False, "workers": 0, "pin_memory": False}
 
@@ -104,6 +105,16 @@ def test_a_changed_pixel_is_found_by_its_checksum(copy):
     (copy / IMAGES).write_bytes(content)
     with pytest.raises(UserError, match="is not what it was"):
         verify(open_pack(copy))
+
+
+def test_verify_reads_packs_and_names_what_changed(one, copy, caplog):
+    caplog.set_level("INFO")
+    run_command("verify", [str(one.folder), str(copy)])
+    assert caplog.text.count("is what it was when it was made: 5 images") == 2
+    content = (copy / IMAGES).read_bytes()
+    (copy / IMAGES).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"copy/images\.npy is not what it was"):
+        run_command("verify", [str(one.folder), str(copy)])
 
 
 def test_joined_packs_keep_every_row(one, two):
