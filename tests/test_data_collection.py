@@ -226,6 +226,11 @@ def test_packs_of_8_and_16_bits_are_served_as_16(one, tmp_path, caplog):
     assert both.pixels(np.array([4, 0, 2]))[:, 0, 0].tolist() == [201 * 257, 0, 2 * 257]
     [batch] = loader(both, np.arange(5), None, batch_size=5, **NOTHING_SPECIAL)
     assert to_images(batch.pixels)[:, 0, 0, 0].mul(255).round().sort().values.tolist() == [0, 1, 2, 200, 201]
+    [cut] = loader(
+        both, np.arange(5), None, batch_size=5, held=hold(both, None, torch.device("cpu")), **NOTHING_SPECIAL
+    )
+    assert torch.equal(cut.pixels, batch.pixels)
+    assert cut.pixels.dtype == torch.uint16
     alone = Collection([deep], ["train"])
     assert alone.pixels(np.array([1]))[0, 0, 0] == 201 * 257
     assert both.mean == pytest.approx((0 + 1 + 2 + 200 + 201) / 5 / 255)

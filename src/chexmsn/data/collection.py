@@ -52,6 +52,11 @@ class Collection:
         """The side of the images in pixels."""
         return self.packs[0].size
 
+    @property
+    def nbytes(self) -> int:
+        """The room that all its pixels take."""
+        return len(self) * self.size**2 * self.dtype.itemsize
+
     @cached_property
     def index(self) -> pd.DataFrame:
         """The index of the rows; labels that a pack does not have are NaN."""
@@ -76,7 +81,7 @@ class Collection:
 
     @property
     def origins(self) -> np.ndarray:
-        """The collection that each image comes from, N texts: one text means that patients of one name are one person."""
+        """The collection that each image comes from, N texts: within one, patients of one name are one person."""
         return np.repeat(np.array([pack.collection for pack in self.packs], dtype=object), self._weights)
 
     @property

@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from chexmsn.core.batch import Batch
@@ -60,7 +61,7 @@ class Batches(Dataset[Batch]):
 
     def __getitem__(self, rows: Rows) -> Batch:
         side = self.collection.size
-        pixels = torch.empty((len(rows), side, side), dtype=torch.uint8, pin_memory=self.pinned)
+        pixels = torch.empty((len(rows), side, side), dtype=torch_dtype(self.collection), pin_memory=self.pinned)
         self.collection.pixels(rows, out=pixels.numpy())
         return Batch(
             pixels=pixels,
@@ -122,17 +123,29 @@ class Cut:
             return
         rows = torch.from_numpy(np.concatenate(batches)).to(self.held.rows.device)
         for some in rows.split([len(batch) for batch in batches]):
-            yield Batch(*(part.index_select(0, some) for part in self.held))
+            yield Batch(*(_selected(part, some) for part in self.held))
 
     def __len__(self) -> int:
         return len(self.order)
+
+
+def torch_dtype(collection: Collection) -> torch.dtype:
+    """In which torch holds the pixels: uint8 or uint16."""
+    return torch.uint16 if collection.dtype.itemsize == 2 else torch.uint8
+
+
+def _selected(part: Tensor, rows: Int64[Tensor, "n"]) -> Tensor:
+    """These rows. torch promises little for uint16 but conversion, so its bytes are moved as int16."""
+    if part.dtype == torch.uint16:
+        return part.view(torch.int16).index_select(0, rows).view(torch.uint16)
+    return part.index_select(0, rows)
 
 
 def hold(collection: Collection, labels: Float32[np.ndarray, "N C"] | None, device: torch.device) -> Batch:
     """All images of a collection on a device, as one batch: 25 GB for 377,000 of 256 px (MIMIC-CXR)."""
     side, on_gpu = collection.size, device.type == "cuda"
     batches = Batches(collection, labels, pinned=on_gpu)
-    pixels = torch.empty((len(collection), side, side), dtype=torch.uint8, device=device)
+    pixels = torch.empty((len(collection), side, side), dtype=torch_dtype(collection), device=device)
     parts = batches_of(np.arange(len(collection)), HELD_AT_ONCE, drop_last=False)
     for part in progress(Ahead(batches, From(parts, 0)), total=len(parts), title="pixels to memory", unit="part"):
         pixels[part.rows[0] : part.rows[-1] + 1].copy_(part.pixels, non_blocking=on_gpu)

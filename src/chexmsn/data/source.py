@@ -50,7 +50,6 @@ class Source:
     """What a collection is, on whose terms it may be used, and what a whole copy of it holds.
 
     Attributes:
-        one_collection: whether patients of one name are one person in every folder of this source.
         tables: its tables.
         counts: published images by split; `train+validate` counts both.
         counted_with: the options under which `read` gives just those.
@@ -63,7 +62,6 @@ class Source:
     licence: str
     citation: str
     url: str
-    one_collection: bool = False
     tables: tuple[TableFile, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     counted_with: Mapping[str, Any] = field(default_factory=dict)

@@ -30,7 +30,7 @@ def resides(wanted: str, collections: Sequence[Collection], device: torch.device
         return False
     if device.type == "cpu":
         return True
-    needed, free = sum(len(images) * images.size**2 for images in collections), torch.cuda.mem_get_info(device)[0]
+    needed, free = sum(images.nbytes for images in collections), torch.cuda.mem_get_info(device)[0]
     return decided(wanted, needed, free)
 
 

@@ -98,6 +98,11 @@ class Config:
             raise UserError(f"a split is one of {', '.join(SPLITS)}, not {wrong[0]!r}")
 
 
+def collection(folder: Path, config: Config) -> str:
+    """Whose patients these are: equal hashes are the same person everywhere, equal numbers only within a folder."""
+    return "dicom" if config.identifiers == "hashed" else folder.resolve().name
+
+
 def read(folder: Path, config: Config) -> Table:
     """The radiographs in the folder. Raises UserError where there are none, and for a key that cannot be read."""
     need_folder(folder)

@@ -40,7 +40,6 @@ SOURCE = Source(
     citation="Johnson et al., MIMIC-CXR-JPG, a large publicly available database of labeled chest radiographs, "
     "arXiv 1901.07042",
     url="https://physionet.org/content/mimic-cxr-jpg/",
-    one_collection=True,
     tables=(
         TableFile(name=f"{_METADATA}.gz", columns=("dicom_id", "subject_id", "study_id", "ViewPosition"), rows=377_110),
         TableFile(name=f"{_OFFICIAL}.gz", columns=("dicom_id", "study_id", "subject_id", "split"), rows=377_110),
