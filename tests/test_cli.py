@@ -157,3 +157,29 @@ def test_errors_in_a_config_file_are_told(tmp_path):
     file.write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(UserError, match="not valid YAML"):
         parse("pretrain", ["--config", str(file)])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "pretrain --method MSN",
+            r"no method called 'MSN' \(did you mean msn\?\): choose one of dino, lejepa, mae, msn",
+        ),
+        (
+            "train --method lineer-probe",
+            r"no method called .lineer-probe. \(did you mean linear-probe\?\): choose one of attentive-",
+        ),
+        ("pretrain --method mae --options.entropy 1", r"mae has no option entropy \(msn, pmsn have one\): it has .*lr"),
+        ("pretrain --method mae --options.mask_ration 1", r"mae has no option mask_ration: did you mean mask_ratio\?"),
+        (
+            "stress a b --out c --adapter onnx --options.architecture d",
+            r"onnx has no option architecture \(timm has one\)",
+        ),
+        ("pretrain --epoch 3", r"there is no option --epoch: did you mean --epochs\?"),
+    ],
+)
+def test_names_that_are_not_there_say_which_are(words, message, capsys):
+    assert main(words.split()) == 2
+    told = capsys.readouterr().err.strip()
+    assert re.search(message, told) and "\n" not in told, told

@@ -332,3 +332,10 @@ def test_a_diverged_encoder_is_told(home, tmp_path):
 def test_an_unknown_method_is_told(home, tmp_path):
     with pytest.raises(UserError, match="did you mean knn"):
         run_command("probe", {"method": "kn", "data": str(home / "nih" / "pack"), "out": str(tmp_path / "out")})
+
+
+def test_features_before_a_norm_are_those_of_a_transformer(home, tmp_path):
+    encoder = EncoderConfig(name="resnet18", patch=8, size=32)
+    config = asked(home, out=tmp_path / "run", encoder_from=None, encoder=encoder, features="before-norm")
+    with pytest.raises(UserError, match="resnet18 has no class token"):
+        probe(config)

@@ -292,7 +292,7 @@ def balanced_without_shares():
     ("make", "message"),
     [
         (lambda: build("msn", focal_size=20), "focal size must be a multiple of the patch size 8, not 20"),
-        (lambda: msn.Config(random_views=0, focal_views=0), "at least one anchor"),
+        (lambda: msn.Config(random_views=0, focal_views=0), "at least 1, not 0: MSN and PMSN"),
         (lambda: msn.Config(label_smoothing=1.0), "label_smoothing must lie in"),
         (lambda: msn.Config(ema_start=1.5), "ema_start must lie in"),
         (lambda: msn.Config(temperature=0.0), "temperature must be at least 0.0001, not 0.0"),

@@ -11,7 +11,7 @@ from chexmsn.methods import attentive_probe, linear_probe
 from chexmsn.methods._base import Setting
 from chexmsn.models.artefact import load_classifier, save_classifier
 from chexmsn.models.classifier import Classifier
-from chexmsn.models.encoder import EncoderConfig
+from chexmsn.models.encoder import EncoderConfig, build_encoder
 from chexmsn.models.readout import READOUTS
 from test_methods import batch_of, build, parameters, step_of
 from test_methods_golden import GivenFeatures, as_image, load, params
@@ -38,7 +38,8 @@ def test_maes_linear_evaluation():
     close(classifier.eval()(as_image(arrays["in_features_eval"])), arrays["out_eval_logits"])
 
 
-def test_msns_linear_evaluation():
+def test_msns_linear_evaluation(monkeypatch):
+    monkeypatch.setattr(GivenFeatures, "kind", "transformer")  # whose class tokens these are
     arrays, close = load("msn_linear_head_a")
     classifier = linear_probe_on(params("msn_linear_head_a"), readout="layer-norm").classifier
     weights = {"readout.norm": "w.norm.", "head": "w.linear."}
@@ -160,3 +161,8 @@ def test_a_cnn_has_no_tokens_to_attend_to():
 def test_one_image_has_no_batch_statistics():
     with pytest.raises(UserError, match="batch-norm"):
         linear_probe.Method.check(linear_probe.Config(), EncoderConfig(), size=224, batch_size=1)
+
+
+def test_a_readout_of_class_tokens_is_refused_for_a_cnn():
+    with pytest.raises(UserError, match="layer-norm is of a class token, which resnet18 lacks"):
+        READOUTS["layer-norm"](build_encoder(EncoderConfig(name="resnet18", size=32)))

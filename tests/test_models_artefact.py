@@ -349,3 +349,18 @@ def test_a_threshold_needs_its_finding(tmp_path):
     with pytest.raises(UserError, match="no output for the threshold of Fracture: findings are Pneumothorax, Edema"):
         save_classifier(tmp_path / "a", new_classifier(), thresholds={"Fracture": 0.5}, provenance={})
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_path_and_images_of_eight_bit_are_told():
+    """In a process of its own: here, annotations are checked before our own words come."""
+    code = (
+        "import chexmsn, torch\n"
+        "from chexmsn.core.errors import UserError\n"
+        "from chexmsn.models.encoder import EncoderConfig, build_encoder\n"
+        "encoder = build_encoder(EncoderConfig(name='vit_micro', size=32))\n"
+        "for what in (lambda: chexmsn.load(3), lambda: encoder(torch.zeros(1, 1, 32, 32, dtype=torch.uint8))):\n"
+        "    try:\n        what()\n"
+        "    except UserError as error:\n        print(error)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "by its path, not 3" in told and "B x 1 x H x W, not uint8: divide" in told

@@ -155,3 +155,9 @@ def test_an_option_of_several_values_given_twice_keeps_both():
     config = parse("pretrain", ["--data", "a", "--data=b", "--out", "c", "--train_splits", "x"])
     assert [str(path) for path in config.data] == ["a", "b"]
     assert config.train_splits == ["x"]
+
+
+def test_a_stage_by_itself_says_which_stage_must_come_before(tmp_path):
+    told = r"stage train-msn takes .*packs/nih14, which is not there: run stage pack-nih14 first"
+    with pytest.raises(UserError, match=told):
+        run_recipe(ROOT / "real-cpu.yaml", tmp_path / "out", {"data": str(tmp_path)}, only="train-msn")

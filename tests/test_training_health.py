@@ -267,11 +267,14 @@ def breaking(monkeypatch, at: int):
     monkeypatch.setattr(Method, "step", broken)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkpoint(small_pack, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkpoint(
+    small_pack, tmp_path, monkeypatch, caplog
+):
     breaking(monkeypatch, at=6)
     config = pretraining(small_pack, tmp_path / "run", epochs=4, health=replace(NOTICED, on_collapse="stop"))
     with pytest.raises(UserError, match=r"diverges: the loss is not finite at step 6; likely causes.*stopped"):
         pretrain(config)
+    assert "not finite" not in caplog.text, "the error says it"
     kept = weights(config.out)
     assert all(weight.isfinite().all() for weight in kept.values())
     record = RunFolder(config.out).record

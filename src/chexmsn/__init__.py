@@ -11,7 +11,7 @@ def load(run: str | Path) -> "chexmsn.models.encoder.Encoder":
 
     Takes images `B x 1 x H x W` in [0, 1] and returns `pooled` (`B x D`) and, for a transformer,
     `tokens` (`B x N x D`). Of a classifier it is the encoder inside. Raises UserError for a path
-    that holds no model.
+    that holds no model, and for what is no path.
 
         encoder = chexmsn.load("runs/msn")
         features = encoder(images).pooled
@@ -27,7 +27,7 @@ def load(run: str | Path) -> "chexmsn.models.encoder.Encoder":
     """
     from chexmsn.models.artefact import load_encoder  # torch and timm take seconds to import
 
-    return load_encoder(Path(run)).eval()
+    return load_encoder(_path(run)).eval()
 
 
 def load_classifier(run: str | Path) -> "chexmsn.models.classifier.Classifier":
@@ -52,4 +52,12 @@ def load_classifier(run: str | Path) -> "chexmsn.models.classifier.Classifier":
     """
     from chexmsn.models.artefact import load_classifier  # torch and timm take seconds to import
 
-    return load_classifier(Path(run)).classifier
+    return load_classifier(_path(run)).classifier
+
+
+def _path(run: str | Path) -> Path:
+    from chexmsn.core.errors import UserError
+
+    if not isinstance(run, str | Path):
+        raise UserError(f"name a run folder, an artefact or a checkpoint by its path, not {run!r}")
+    return Path(run)

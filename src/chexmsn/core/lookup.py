@@ -3,6 +3,7 @@
 import functools
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from difflib import get_close_matches
 from types import ModuleType
 
@@ -16,6 +17,17 @@ def names(package: str) -> list[str]:
     return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
 
 
+def unknown(what: str, name: str, offered: Sequence[str]) -> UserError:
+    """The error of a name that is not offered, with the one that was probably meant.
+
+    >>> str(unknown("probe", "KNN", ["knn", "logistic"]))
+    "there is no probe called 'KNN' (did you mean knn?): choose one of knn, logistic"
+    """
+    near = get_close_matches(name.casefold().replace("_", "-"), offered, 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return UserError(f"there is no {what} called {name!r}{hint}: choose one of {', '.join(offered)}")
+
+
 def load(package: str, name: str) -> ModuleType:
     """The module behind a name (dashes and underscores are the same).
 
@@ -24,8 +36,5 @@ def load(package: str, name: str) -> ModuleType:
     offered = names(package)
     wanted = name.replace("_", "-")
     if wanted not in offered:
-        near = get_close_matches(wanted, offered, 1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        what = package.rpartition(".")[2].rstrip("s")
-        raise UserError(f"there is no {what} called {name!r}{hint}: choose one of {', '.join(offered)}")
+        raise unknown(package.rpartition(".")[2].rstrip("s"), name, offered)
     return importlib.import_module(f"{package}.{wanted.replace('-', '_')}")

@@ -165,9 +165,12 @@ class Plan:
     def open(cls, config: ProbeConfig) -> "Plan":
         """Open everything. Raises UserError as `probe` does."""
         source, pack = _source(config), open_pack(config.data)
+        if config.features == "before-norm" and source.encoder.kind != "transformer":
+            raise UserError(f"{source.encoder.config.name} has no class token to take before its norm: choose pooled")
         images = Collection([pack], [config.split])
-        for doubt in check_unseen(images, source.provenance, config.encoder_from or Path()).get("doubts", ()):
-            log.warning("%s", doubt)
+        if config.encoder_from is not None:
+            for doubt in check_unseen(images, source.provenance, config.encoder_from).get("doubts", ()):
+                log.warning("%s", doubt)
         findings = _learnable(pack, config)
         fitted = _known(pack, config.fit_splits, findings, config.labels)
         chosen = _known(pack, (config.validate_split,), findings, config.labels)

@@ -228,7 +228,9 @@ class Config(MethodConfig):
         check_limits(self, weight_decay="[0, inf)", weight_decay_final="[0, inf)")
         check_limits(self, stretch="[1, inf)")
         if self.random_views + self.focal_views == 0:
-            raise UserError("MSN needs at least one anchor: the published setting is 1 random and 10 focal views")
+            raise UserError(
+                "random_views + focal_views must be at least 1, not 0: MSN and PMSN publish 1 random and 10 focal"
+            )
 
 
 def focal_size(config: Config, size: int, patch: int) -> int:

@@ -140,6 +140,9 @@ class Normalise(nn.Module):
         self.mean, self.std, self.channels = config.mean, config.std, config.channels
 
     def forward(self, images: Images) -> Float[Tensor, "B C H W"]:
+        if not images.is_floating_point():
+            kind = str(images.dtype).removeprefix("torch.")
+            raise UserError(f"images are numbers in [0, 1], B x 1 x H x W, not {kind}: divide those of 8 bit by 255")
         mean, std = (_per_channel(value, images) for value in (self.mean, self.std))
         return ((images - mean) / std).expand(-1, self.channels, -1, -1)
 

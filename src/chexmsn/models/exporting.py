@@ -120,7 +120,8 @@ def _linear_head(classifier: Classifier, path: Path) -> dict[str, Tensor]:
         bias = head["bias"].double() - weight @ norm.running_mean.double()
         return {"weight": weight.float(), "bias": bias.float()}
     raise UserError(
-        f"{path} reads its features by {classifier.reads}, which other software has no class for: export its encoder"
+        f"{path} reads its features by {classifier.reads}, which other software has no class for: export the encoder "
+        "that it was trained on (its encoder_from), which such a probe leaves as it was"
     )
 
 

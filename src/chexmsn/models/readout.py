@@ -39,6 +39,11 @@ class LayerNormed(nn.Module):
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
+        if encoder.kind != "transformer":
+            raise UserError(
+                f"the readout layer-norm is of a class token, which {encoder.config.name} lacks: "
+                "take pooled or batch-norm, or a transformer"
+            )
         self.norm = nn.LayerNorm(encoder.width, eps=1e-5)
 
     def forward(self, features: Features) -> Float[Tensor, "B D"]:

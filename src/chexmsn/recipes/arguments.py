@@ -4,8 +4,10 @@ import argparse
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType, ModuleType
 from typing import Any, get_args, get_origin
 
 import docstring_parser
@@ -21,11 +23,48 @@ jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 class ArgumentParser(jsonargparse.ArgumentParser):
-    """A parser whose complaints are ours: one line, which the command line prints."""
+    """A parser whose complaints are ours: one line, which the command line prints.
+
+    `parts` are the types of the options that depend on a choice, such as those of a method.
+    """
+
+    parts: Mapping[str, type] = MappingProxyType({})
 
     def error(self, message: str, exception: Exception | None = None) -> None:
         """Raise UserError instead of printing usage and leaving."""
-        raise UserError(f"{in_words(str(message))} (see chexmsn {self.prog.split()[-1]} --help)")
+        told = self._not_there(str(message)) or in_words(str(message))
+        raise UserError(f"{told} (see chexmsn {self.prog.split()[-1]} --help)")
+
+    def _not_there(self, message: str) -> str | None:
+        """What is said of an option that is not there: the one that was probably meant, or whose it is."""
+        found = re.search(r"unrecognized arguments: --([\w.-]+)", message, re.IGNORECASE)
+        if found is None:
+            return None
+        group, _, name = found[1].rpartition(".")
+        if group in self.parts:
+            return f"--{found[1]}: {_not_among(name, self.parts[group])}"
+        near = get_close_matches(found[1], [action.dest for action in self._actions], 1)
+        return f"there is no option --{found[1]}" + (f": did you mean --{near[0]}?" if near else "")
+
+
+def _not_among(name: str, part: type) -> str:
+    """Of a part's options: which there are, and which other file of its folder has the one that is not among them.
+
+    >>> from chexmsn.methods.simsiam import Config
+    >>> _not_among("entropy", Config).partition(":")[0]
+    'simsiam has no option entropy (msn, pmsn have one)'
+    """
+    package, _, file = part.__module__.rpartition(".")
+    offered = [field.name for field in dataclasses.fields(part)]
+    others = [other for other in names(package) if name in _options_of(load(package, other))]
+    theirs = f" ({', '.join(others)} {'has' if len(others) == 1 else 'have'} one)" if others else ""
+    near = get_close_matches(name, offered, 1)
+    remedy = f"did you mean {near[0]}?" if near else f"it has {', '.join(offered) or 'none'}"
+    return f"{file.replace('_', '-')} has no option {name}{theirs}: {remedy}"
+
+
+def _options_of(module: ModuleType) -> list[str]:
+    return [field.name for field in dataclasses.fields(module.Config)] if hasattr(module, "Config") else []
 
 
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list in brackets"}
@@ -172,6 +211,7 @@ def dataclass_parser(
     parser.add_class_arguments(kind, as_group=False, skip={*parts, *positional, *switches, *several})
     for name, part in parts.items():
         parser.add_class_arguments(part, name)
+    parser.parts = parts
     return parser
 
 

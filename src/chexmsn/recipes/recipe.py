@@ -19,7 +19,7 @@ A recipe with `base: other.yaml` has the stages of that one, beside it, and its 
 import logging
 import string
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,27 @@ def check_recipe(stages: list[Stage], only: str | None) -> None:
             raise UserError(f"stage {stage.name}: {error}") from None
 
 
+def _check_made(stages: list[Stage], only: str) -> None:
+    """Raise UserError for a stage by itself that takes what an earlier stage makes and has not made yet."""
+    place = [stage.name for stage in stages].index(only)
+    taken = list(_texts(stages[place].values))
+    for stage in stages[:place]:
+        made = stage.values.get("out")
+        if made in taken and not Path(made).exists():
+            raise UserError(
+                f"stage {only} takes {made}, which is not there: run stage {stage.name} first, which makes it"
+            )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text and path in the values of a stage."""
+    if isinstance(value, str | Path):
+        yield str(value)
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
+
+
 def run_recipe(path: Path, out: Path, variables: Mapping[str, str], only: str | None = None) -> None:
     """Run a recipe's stages in order. Each resumes where it was stopped, and a finished one is done at once.
 
@@ -163,6 +184,8 @@ def run_recipe(path: Path, out: Path, variables: Mapping[str, str], only: str | 
     check_recipe(stages, only)
     if only is not None and only not in [stage.name for stage in stages]:
         raise UserError(f"{path} has no stage {only!r}: it has {', '.join(stage.name for stage in stages)}")
+    if only is not None:
+        _check_made(stages, only)
     started = time.monotonic()
     for number, stage in enumerate(stages, 1):
         if only in (None, stage.name):

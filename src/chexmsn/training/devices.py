@@ -72,9 +72,10 @@ def _start(work: Work, config: RunConfig) -> None:
     if failed.exitcode == 128 + signal.SIGINT:
         raise KeyboardInterrupt
     if failed.exitcode < 0:
+        ended = signal.Signals(-failed.exitcode)
+        why = " (memory may be short)" if ended == signal.SIGKILL else ""  # what a system short of memory sends
         raise UserError(
-            f"a process of this run was ended by {signal.Signals(-failed.exitcode).name} (memory may be short): "
-            "the same command continues from the last checkpoint"
+            f"a process of this run was ended by {ended.name}{why}: the same command continues from the last checkpoint"
         )
     sys.exit(failed.exitcode)
 

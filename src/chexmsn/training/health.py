@@ -137,9 +137,10 @@ class Health(Callback):
             self.told.append({"symptom": symptom.name, "step": trainer.global_step, "told": symptom.sentence})
             if trainer.is_global_zero:
                 self.record(self.told)
-                log.warning("%s", symptom.sentence)
+                if self.config.on_collapse != "stop":
+                    log.warning("%s", symptom.sentence)
         if self.config.on_collapse == "stop":
-            raise UserError(f"{symptom.sentence} (stopped; the last checkpoint is kept)")
+            raise UserError(f"{symptom.sentence} (stopped, see on_collapse; a checkpoint written before is kept)")
 
     def state_dict(self) -> dict[str, Any]:
         return {

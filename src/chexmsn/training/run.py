@@ -18,7 +18,7 @@ from chexmsn.core.distributed import first_then_others, is_first
 from chexmsn.core.draws import key_of
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json
-from chexmsn.core.lookup import load, names
+from chexmsn.core.lookup import load, names, unknown
 from chexmsn.core.record import differences
 from chexmsn.data.collection import Collection
 from chexmsn.data.labels import canonical
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 def method_file(name: str, kind: Literal["pretraining", "classifier"]) -> ModuleType:
     """The file of a method of this kind. Raises UserError for an unknown name or the other kind."""
+    if name.replace("_", "-") not in names("chexmsn.methods"):
+        raise unknown("method", name, methods_of(kind))
     module = load("chexmsn.methods", name)
     if module.Method.kind != kind:
         command = {"pretraining": "train", "classifier": "pretrain"}[kind]
