@@ -17,7 +17,8 @@ from chexmsn.evaluation import result_folder
 from chexmsn.evaluation import results as evaluation_results
 from chexmsn.evaluation.conditions import pixel_fills, standard_grid
 from chexmsn.report.build import build_report
-from chexmsn.report.conditions import conditions, is_headline
+from chexmsn.report.card import build_card, card_of
+from chexmsn.report.conditions import conditions, headline
 from chexmsn.report.curves import pretraining_panels, stage_curves, tidy, training_panels
 from chexmsn.report.results import COLUMNS, SCHEMA, read_run, read_runs, stack
 from chexmsn.report.summary import cautions, order, summary
@@ -146,7 +147,8 @@ def test_what_the_reader_must_know_is_said(page):
 
 def test_the_headline_shows_every_model_under_every_named_condition(folders):
     runs = read_runs(folders)
-    rows = by_condition(scores(stack(runs)), [run.label for run in runs], keep=is_headline)
+    macro = scores(stack(runs))
+    rows = by_condition(macro, headline(macro), [run.label for run in runs])
     assert [row.label for row in rows[:4]] == [
         *("Clean", "Tokens removed, 70\u00a0%", "Patches black, 70\u00a0%", "Patches at the data-set mean, 70\u00a0%")
     ]
@@ -301,6 +303,51 @@ def test_pixels_and_tokens_are_not_compared(folders):
         "Told apart by intervals that do not meet: SimSiam loses more than MAE and MSN."
     )
     assert "ResNet" not in missing.conclusion
+
+
+def test_other_severities_have_a_summary_and_a_card(tmp_path):
+    grid = [("clean", 0.0), ("patches-image-mean", 0.4), ("gaussian-blur", 3.0), ("gaussian-noise", 2.0)]
+    run = read_run(write_run(tmp_path / "run", "A", grid=grid, curves=False))
+    _, missing, hard = summary([run])
+    assert missing.lead == "With 40\u00a0% of the patches gone (patches at the image mean)"
+    assert missing.lines[0].startswith("A falls by")
+    assert hard.lead == "When the image is degraded, at severities 2 and 3"
+    assert "A suffers most from Gaussian blur at severity 3" in hard.lines[0]
+    assert "Gaussian noise at severity 2" in hard.lines[0]
+    headline_table, worst, *_ = card_of(run).tables
+    assert [row[0] for row in headline_table.rows] == ["Clean", "Patches at the image mean, 40\u00a0%"]
+    assert worst.title == "What costs most at severities 2 and 3"
+    assert [row[0] for row in worst.rows] == ["Gaussian blur, severity 3", "Gaussian noise, severity 2"]
+    page = Page(build_report([run.folder], tmp_path / "out", title="T").read_text(encoding="utf-8"))
+    assert "from the clean images, with 40 % of the patches gone and at severities 2 and 3" in page.text
+    assert {"figure-losses", "figure-findings", "figure-missing-regions"} <= set(page.ids)
+
+
+def test_conditions_of_its_own_are_told_like_ours(tmp_path):
+    grid = [("clean", 0.0), ("scanner of 1997", 1.0), ("scanner of 1997", 2.0), ("fog", 1.0)]
+    run = read_run(write_run(tmp_path / "run", "A", grid=grid, curves=False))
+    _, hard = summary([run])
+    assert "A suffers most from scanner of 1997 at severity 2" in hard.lines[0] and "fog at severity 1" in hard.lines[0]
+    assert [row[0] for row in card_of(run).tables[1].rows] == ["Scanner of 1997, severity 2", "Fog, severity 1"]
+
+
+def test_models_that_lose_regions_in_other_ways_are_not_compared(tmp_path):
+    grids = {"A": ("patches-black", 0.5), "B": ("patches-image-mean", 0.5)}
+    runs = read_runs([write_run(tmp_path / n, n, grid=[("clean", 0.0), way]) for n, way in grids.items()])
+    (_, missing) = summary(runs)
+    assert missing.lines[-1].startswith(
+        "Tested in another way, which does not compare with the others: B with patches at"
+    )
+    assert missing.conclusion == ""
+
+
+def test_what_is_in_doubt_is_told_in_the_report_and_on_the_card(tmp_path):
+    folder = write_run(tmp_path / "run", "A", grid=SMALL, curves=False, doubts=["Edema ranks below chance"])
+    told = "In doubt about A: Edema ranks below chance."
+    assert told in Page(build_report([folder], tmp_path / "report", title="T").read_text(encoding="utf-8")).text
+    card = build_card(folder, tmp_path / "card")
+    assert told in Page(card.read_text(encoding="utf-8")).text
+    assert told in (card.parent / "card.md").read_text(encoding="utf-8")
 
 
 def test_other_data_are_told_and_not_ranked(tmp_path):

@@ -62,7 +62,11 @@ def test_its_numbers_are_those_of_the_tables(folder):
     clean = operating.value["clean", "sensitivity", "macro"]
     assert tables["Probabilities and thresholds"].rows[2][:2][0] == "Sensitivity"
     assert tables["Probabilities and thresholds"].rows[2][1].startswith(f"{clean:.3f} (")
-    assert {"Women", "Men"} < {row[0] for row in tables["Subgroups"].rows}
+    groups = {row[0]: row for row in tables["Subgroups"].rows}
+    assert {"Women", "Men"} < set(groups)
+    gap = pd.read_parquet(folder / "group_differences.parquet").set_index(["level", "finding", "corruption"])
+    lost = gap.absolute_drop["M", "macro", worst]
+    assert groups["Men"][4].startswith(f"women: {lost:.3f} (".replace("-", "\u2212")) and groups["Women"][4] == ""
 
 
 def test_a_card_of_an_earlier_folder_leaves_out_what_is_not_known(tmp_path):

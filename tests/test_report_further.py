@@ -18,9 +18,16 @@ from chexmsn.report.build import build_report
 from chexmsn.report.comparison import METRICS, Comparison, question, read_comparison
 from chexmsn.report.conditions import FAMILIES, IN_WORDS, corruption_title, steps
 from chexmsn.report.place import check_place
-from chexmsn.report.plans import FEW, hardest
+from chexmsn.report.plans import FEW, hardest, plan_comparison, plan_figures
 from chexmsn.report.results import read_runs, stack
-from chexmsn.report.sheets import operating_sheet, primary_sheet, subgroups_sheet
+from chexmsn.report.sheets import (
+    areas_sheet,
+    errors_sheet,
+    group_differences_sheet,
+    operating_sheet,
+    primary_sheet,
+    subgroups_sheet,
+)
 from chexmsn.report.summary import compared
 from chexmsn.report.tables import scores
 from scored_folders import labels_of, write_scored
@@ -54,7 +61,7 @@ def test_every_judged_table_has_its_section_and_its_numbers(whole, home):
     figures = {"comparison", "areas", "calibration", "reliability", "operating", "subgroups"}
     assert {f"figure-{name}" for name in figures} <= set(page.ids)
     assert {r[1:] for r in page.references if r.startswith("#") and r != "#"} <= set(page.ids)
-    for name in ("calibration", "reliability", "operating", "subgroups", "areas"):
+    for name in ("calibration", "reliability", "operating", "subgroups", "group_differences", "areas", "bands"):
         given = pd.concat([pd.read_parquet(home / "runs" / model / f"{name}.parquet") for model in ("good", "bad")])
         written = pd.read_parquet(whole.parent / "numbers" / f"{name}.parquet")
         pd.testing.assert_frame_equal(written, given.reset_index(drop=True), check_dtype=False)
@@ -139,6 +146,68 @@ def test_what_differs_and_what_stays_open_is_told(home):
         assert ("good is above bad by" in " ".join(point.lines)) == (row.p_holm < 0.05)
     unsure = dataclasses.replace(comparison, differences=comparison.differences.assign(p_holm=0.9))
     assert all(point.conclusion.startswith("0 of 1 pairs differ.") for point in compared(unsure))
+
+
+def test_areas_stand_in_one_row_only_where_they_are_over_the_same(home, tmp_path):
+    tokens = (*LADDER, ("tokens-removed", 0.7))
+    told = {"conditions": tokens, "resamples": 50}
+    write_scored(tmp_path / "vit", "vit", labels_of(), **told)
+    cnn = write_scored(tmp_path / "cnn", "cnn", labels_of(), absent=["tokens-removed"], **told)
+    pd.DataFrame({"corruption": ["tokens-removed"], "severity": [0.7], "status": ["a CNN"]}).to_parquet(
+        cnn / "results.parquet"
+    )
+    judge(JudgeConfig(runs=(tmp_path / "vit", cnn)))
+    runs = read_runs([tmp_path / "vit", cnn])
+    rows = [(row[0].text, row[1].text) for row in areas_sheet(runs).rows]
+    assert ("Mean of missing regions, 2 conditions", "vit") in rows
+    assert ("Mean of missing regions, 1 condition", "cnn") in rows
+    assert {m for name, m in rows if name == "Patches black"} == {"vit", "cnn"}
+    (plan,) = [plan for plan in plan_figures(runs) if plan.name == "areas"]
+    assert "do not compare" in plan.caption
+    (alike,) = [p for p in plan_figures(read_runs([home / "runs" / n for n in ("good", "bad")])) if p.name == "areas"]
+    assert "do not compare" not in alike.caption
+
+
+def test_differences_of_groups_have_their_rows(home, whole):
+    table = pd.read_parquet(home / "runs" / "good" / "group_differences.parquet")
+    sheet = group_differences_sheet(table)
+    row = next(row for row in sheet.rows if row[0].text == "Men \u2212 women" and row[1].text == "macro")
+    macro = table[(table.level == "M") & (table.finding == "macro")].set_index("corruption")
+    assert row[3].sort == macro.value["clean"] and "to" in row[3].small
+    assert sheet.columns[4].name.startswith("Difference of drops, ")
+    page = Page(whole.read_text(encoding="utf-8"))
+    assert "figure-group-differences" in page.ids and "Differences between groups" in page.text
+    assert pd.read_parquet(whole.parent / "numbers" / "group_differences.parquet").model.nunique() == 2
+
+
+def test_figures_draw_the_band_of_the_whole_curve(home):
+    runs = read_runs([home / "runs" / "good"])
+    (plan,) = [plan for plan in plan_figures(runs) if plan.name == "severity-imagenet-c"]
+    drawn = plan.draw(3).axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    band = pd.read_parquet(home / "runs" / "good" / "bands.parquet")
+    of = band[(band.finding == "macro") & (band.corruption == "gaussian-blur")]
+    assert drawn.min() == pytest.approx(of.low.min()) and drawn.max() == pytest.approx(of.high.max())
+
+
+def test_errors_against_a_reference_have_a_table(home, tmp_path):
+    out = compare(CompareConfig(runs=(home / "runs",), out=tmp_path / "out", resamples=100, reference="good"))
+    sheet = errors_sheet(read_comparison(out))
+    assert {(row[0].text, row[1].text) for row in sheet.rows} >= {("Gaussian blur", "bad"), ("missing regions", "good")}
+    assert "Errors as multiples" in build_report([out], tmp_path / "report", title="T").read_text(encoding="utf-8")
+    assert not errors_sheet(read_comparison(home / "comparison")).rows
+
+
+def test_groups_of_models_are_told_apart(home):
+    grouped = two_groups(home)
+    count = len(read_comparison(home / "comparison").primary)
+    points = compared(grouped)
+    assert len(points) == 2 * count and {point.conclusion.split(".")[0] for point in points} <= {
+        "1 of 1 pairs differ",
+        "0 of 1 pairs differ",
+    }
+    assert any(point.lead.endswith("missing regions (small)") for point in points)
+    panels = plan_comparison(grouped).draw(2).axes
+    assert len([axis for axis in panels if "(large)" in axis.get_title(loc="left")]) == count
 
 
 def two_groups(home) -> Comparison:

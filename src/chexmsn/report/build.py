@@ -12,7 +12,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_atomic
 from chexmsn.report import sheets
 from chexmsn.report.comparison import Comparison, is_comparison, read_comparison
-from chexmsn.report.conditions import CLEAN, is_hard, is_headline
+from chexmsn.report.conditions import CLEAN, conditions, hard, headline
 from chexmsn.report.examples import Strip, check_asked, examples
 from chexmsn.report.pages import template
 from chexmsn.report.place import check_place
@@ -165,30 +165,35 @@ def _of_runs(runs: Sequence[StressRun]) -> dict[str, Any]:
     """What the sections about single runs are made of."""
     table, labels = stack(runs), [run.label for run in runs]
     macro, precision = scores(table), scores(table, metric="average_precision")
+    every = conditions(macro)
     return {
         "facts": facts(runs),
         "findings": findings_by_run(runs),
-        "headline": by_condition(macro, labels, keep=is_headline),
-        "drops": drop_rows(macro, is_hard),
-        "all_drops": drop_rows(macro, lambda condition: condition.corruption != CLEAN),
-        "grid_rows": by_condition(macro, labels),
-        "precision": by_condition(precision, labels),
+        "headline": by_condition(macro, headline(macro), labels),
+        "drops": drop_rows(macro, hard(macro)),
+        "all_drops": drop_rows(macro, [condition for condition in every if condition.corruption != CLEAN]),
+        "grid_rows": by_condition(macro, every, labels),
+        "precision": by_condition(precision, conditions(precision), labels),
         "per_finding": {run.label: _finding_grid(run) for run in runs},
         "parameters": {run.label: parameters(run.info) for run in runs},
     }
 
 
-def _sheets(runs: Sequence[StressRun]) -> dict[str, sheets.Sheet]:
-    """The tables of the further sections, where there is something in them."""
+def _sheets(runs: Sequence[StressRun]) -> dict[str, list[sheets.Sheet]]:
+    """The tables of each further section, where there is something in them."""
     made = {
-        "areas": sheets.areas_sheet,
-        "calibration": sheets.calibration_sheet,
-        "operating": sheets.operating_sheet,
-        "subgroups": sheets.subgroups_sheet,
+        "calibration": ("calibration", sheets.calibration_sheet),
+        "operating": ("operating", sheets.operating_sheet),
+        "subgroups": ("subgroups", sheets.subgroups_sheet),
+        "group_differences": ("subgroups", sheets.group_differences_sheet),
     }
-    found = {name: stack_further(runs, name) for name in made}
-    told = {name: made[name](table) for name, table in found.items() if len(table)}
-    return {name: sheet for name, sheet in told.items() if sheet.rows}
+    told = [("areas", sheets.areas_sheet(runs))] if len(stack_further(runs, "areas")) else []
+    told += [(section, make(t)) for name, (section, make) in made.items() if len(t := stack_further(runs, name))]
+    found: dict[str, list[sheets.Sheet]] = {}
+    for section, sheet in told:
+        if sheet.rows:
+            found.setdefault(section, []).append(sheet)
+    return found
 
 
 def _of_comparison(comparison: Comparison) -> dict[str, Any]:
@@ -198,6 +203,7 @@ def _of_comparison(comparison: Comparison) -> dict[str, Any]:
         "models": sheets.models_sheet(comparison),
         "further": sheets.further_sheet(comparison),
         "findings": sheets.findings_sheet(comparison),
+        "errors": sheets.errors_sheet(comparison),
         "notes": comparison.info.get("notes", []),
         "parameters": parameters(comparison.info),
     }
@@ -259,7 +265,7 @@ def _contents(
 def _finding_grid(run: StressRun) -> dict[str, Any]:
     rows = scores(run.results, finding=None)
     names = list(dict.fromkeys(rows.finding))
-    return {"names": names, "rows": by_condition(rows, names, over="finding")}
+    return {"names": names, "rows": by_condition(rows, conditions(rows), names, over="finding")}
 
 
 def _level_of(comparison: Comparison | None) -> list[float]:

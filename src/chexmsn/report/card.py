@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from chexmsn.core.files import write_atomic
-from chexmsn.report.conditions import CLEAN, Condition, is_headline, is_missing
+from chexmsn.report.conditions import CLEAN, Condition, at, at_conditions, headline, in_sentence, is_missing
 from chexmsn.report.pages import template
 from chexmsn.report.place import check_place
 from chexmsn.report.plans import focus, group_name, hardest
@@ -59,7 +59,7 @@ def build_card(folder: Path, out: Path) -> Path:
 def card_of(run: StressRun) -> Card:
     """The card of one run."""
     macro = scores(run.results)
-    tables = [_headline(macro), _worst(macro), _findings(run, macro), _groups(run), _reliance(run, macro)]
+    tables = [_headline(macro), _worst(macro), _findings(run, macro), _groups(run, macro), _reliance(run, macro)]
     return Card(
         name=run.label,
         points=summary([run]),
@@ -84,21 +84,26 @@ _LIMITS = [
 
 
 def _headline(macro: pd.DataFrame) -> Table:
-    rows = [row for row in _records(macro) if is_headline(_condition(row)) and _is_common(row)]
-    return Table("Headline numbers", ["Condition", "Macro AUROC", "Drop", "Skill lost"], [_line(row) for row in rows])
+    return Table("Headline numbers", _HEAD, [_line(row) for row in _records(at_conditions(macro, _common(macro)))])
 
 
-def _is_common(row: pd.Series) -> bool:
-    """On a card there is room for the clean images and for missing regions; the rest is among the worst or not."""
-    return row.corruption == CLEAN or (is_missing(row.corruption) and "/" not in row.corruption)
+_HEAD = ["Condition", "Macro AUROC", "Drop", "Skill lost"]
+
+
+def _common(macro: pd.DataFrame) -> list[Condition]:
+    """On a card there is room for the clean images and for regions missing at random; the rest is among the worst."""
+    return [condition for condition in headline(macro) if condition.corruption == CLEAN or _at_random(condition)]
+
+
+def _at_random(condition: Condition) -> bool:
+    return is_missing(condition.corruption) and "/" not in condition.corruption
 
 
 def _worst(macro: pd.DataFrame) -> Table:
-    shown = set(hardest(macro))
-    rows = [row for row in _records(macro) if _condition(row) in shown and not is_missing(row.corruption)]
-    worst = sorted(rows, key=lambda row: row.absolute_drop, reverse=True)[:WORST]
-    title = "What costs most at severity 5"
-    return Table(title, ["Condition", "Macro AUROC", "Drop", "Skill lost"], [_line(row) for row in worst])
+    common = _common(macro)
+    shown = [condition for condition in hardest(macro) if condition not in common]
+    worst = sorted(_records(at_conditions(macro, shown)), key=lambda row: row.absolute_drop, reverse=True)[:WORST]
+    return Table(f"What costs most {at(shown)}", _HEAD, [_line(row) for row in worst])
 
 
 def _records(table: pd.DataFrame) -> list[pd.Series]:
@@ -126,7 +131,7 @@ def _signed(number: Number) -> str:
 def _findings(run: StressRun, macro: pd.DataFrame) -> Table:
     worst, rows = focus(macro), scores(run.results, finding=None)
     clean = {row.finding: row for row in _records(rows[rows.corruption == CLEAN])}
-    there = rows[(rows.corruption == worst.corruption) & (rows.severity == worst.severity)] if worst else rows.iloc[:0]
+    there = at_conditions(rows, [worst] if worst else [])
     hard = {row.finding: auroc(number_of(row)) for row in _records(there)}
     lines = [
         [name, f"{row.positives:,.0f}", auroc(number_of(row)), *([hard.get(name, "none")] if worst else [])]
@@ -135,16 +140,45 @@ def _findings(run: StressRun, macro: pd.DataFrame) -> Table:
     return Table("Findings", ["Finding", "Positive images", "Clean AUROC", *([worst.label] if worst else [])], lines)
 
 
-def _groups(run: StressRun) -> Table:
-    table = stack_further([run], "subgroups")
-    head = ["Group", "Patients", "Clean macro AUROC"]
+def _groups(run: StressRun, macro: pd.DataFrame) -> Table:
+    """Clean AUROC of each group, its drop, and by how much that drop is above the one of the largest group."""
+    worst, table = focus(macro), stack_further([run], "subgroups")
+    head = ["Group", "Patients", "Clean macro AUROC", *([f"Drop, {worst.label}", "More than"] if worst else [])]
     if table.empty:
         return Table("Subgroups", head, [])
-    rows = table[(table.finding == MACRO) & (table.corruption == CLEAN) & (table.status == "ok")]
+    rows = table[(table.finding == MACRO) & (table.status == "ok")]
+    drops, gaps = _drops_of_groups(rows, worst), _gaps(run, worst)
     lines = [
-        [group_name(row.group, row.level), f"{row.patients:,.0f}", auroc(number_of(row))] for row in _records(rows)
+        [
+            group_name(*key),
+            f"{row.patients:,.0f}",
+            auroc(number_of(row)),
+            *([drops.get(key, "none"), gaps.get(key, "")] if worst else []),
+        ]
+        for row in _records(rows[rows.corruption == CLEAN])
+        if (key := (row.group, row.level))
     ]
     return Table("Subgroups", head, lines)
+
+
+def _drops_of_groups(rows: pd.DataFrame, worst: Condition | None) -> dict[tuple[str, str], str]:
+    there = _records(at_conditions(rows, [worst] if worst else []))
+    return {(row.group, row.level): _signed(drop_of(row, "absolute_drop")) for row in there}
+
+
+def _gaps(run: StressRun, worst: Condition | None) -> dict[tuple[str, str], str]:
+    """How the drop of each group differs from that of the largest; empty for folders of an earlier version."""
+    table = stack_further([run], "group_differences")
+    if table.empty or worst is None:
+        return {}
+    rows = _records(at_conditions(table[table.finding == MACRO], [worst]))
+    return {
+        (
+            row.group,
+            row.level,
+        ): f"{in_sentence(group_name(row.group, row.against))}: {_signed(drop_of(row, 'absolute_drop'))}"
+        for row in rows
+    }
 
 
 def _reliance(run: StressRun, macro: pd.DataFrame) -> Table:
@@ -163,6 +197,5 @@ def _reliance(run: StressRun, macro: pd.DataFrame) -> Table:
 
 
 def _value(table: pd.DataFrame, condition: Condition, metric: str) -> str:
-    of = (table.corruption == condition.corruption) & (table.severity == condition.severity)
-    rows = table[of & (table.finding == MACRO) & (table.metric == metric)]
+    rows = at_conditions(table[(table.finding == MACRO) & (table.metric == metric)], [condition])
     return auroc(number_of(rows.iloc[0])) if len(rows) and pd.notna(rows.value.iloc[0]) else "none"

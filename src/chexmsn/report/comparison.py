@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -21,6 +21,7 @@ METRICS = {
     "above_chance_drop": "drop of the AUROC above chance",
     "area": "area under the degradation curve",
 }
+ERRORS = {"corruption_error": "Corruption error", "relative_corruption_error": "Relative corruption error"}
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,42 @@ def read_comparison(folder: Path) -> Comparison:
     paths = {name: folder / f"{name}.parquet" for name in ("models", "comparison")}
     if missing := [path.name for path in paths.values() if not path.is_file()]:
         raise UserError(f"{folder} has no {missing[0]} yet (interrupted): give its compare command again")
-    return Comparison(folder, info, read_table(paths["models"]), read_table(paths["comparison"]))
+    models, differences = (read_table(path) for path in paths.values())
+    return Comparison(folder, info, models, differences if "q" in differences else differences.assign(q=float("nan")))
+
+
+class Question(NamedTuple):
+    """What is compared, among the models of one group."""
+
+    group: str
+    corruption: str
+    severity: float
+    metric: str
+
+    @property
+    def title(self) -> str:
+        """As a heading.
+
+        >>> Question("", "missing", float("nan"), "area").title, Question("probe", "rotation", 3.0, "auroc").title
+        ('Area under the degradation curve, missing regions', 'AUROC, Rotation, severity 3 (probe)')
+        """
+        return question(self.corruption, self.severity, self.metric) + (f" ({self.group})" if self.group else "")
+
+    def of(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Its rows."""
+        same = rows.severity.isna() if pd.isna(self.severity) else rows.severity == self.severity
+        alike = (rows.corruption == self.corruption) & (rows.metric == self.metric)
+        return rows[same & alike & (rows.group == self.group)]
+
+
+def questions(rows: pd.DataFrame) -> list[Question]:
+    """What rows of differences ask, each once."""
+    asked = rows[list(Question._fields)].drop_duplicates()
+    return [Question(*one) for one in asked.itertuples(index=False, name=None)]
 
 
 def question(corruption: str, severity: float, metric: str) -> str:
-    """What is compared, as a heading.
+    """What is compared, without the group.
 
     >>> question("missing", float("nan"), "area"), question("rotation", 3.0, "auroc")
     ('Area under the degradation curve, missing regions', 'AUROC, Rotation, severity 3')

@@ -1,19 +1,20 @@
 """How conditions are named, ordered and chosen for the headline tables and figures."""
 
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from chexmsn.core.lookup import load, names
 from chexmsn.evaluation.areas import family_of
 from chexmsn.evaluation.conditions import REGIONS
-from chexmsn.report.words import HARD_SPACE
+from chexmsn.report.words import HARD_SPACE, listed
 
 CLEAN = "clean"
 TOKENS, BLACK = "tokens-removed", "patches-black"
-HEADLINE_SHARE = 0.7
-HEADLINE_SEVERITIES = (3, 5)
-HARD_SEVERITY = 5
+HARD_SHARE, HARD_SEVERITY = 0.7, 5.0  # what stands for a corruption, where it was tested
+MIDDLE_SEVERITY = 3.0
 
 _TITLES = {
     TOKENS: "Tokens removed",
@@ -120,14 +121,29 @@ def short_label(condition: Condition) -> str:
 
 
 def is_missing(corruption: str) -> bool:
-    """Whether the corruption takes regions of the image away."""
-    return corruption.startswith((TOKENS, "patches-"))
+    """Whether the corruption takes regions of the image away, and its severity is a share of patches."""
+    return corruption in REGIONS
+
+
+def conditions_of(table: pd.DataFrame) -> list[Condition]:
+    """The condition of each row."""
+    return [Condition(c, float(s)) for c, s in zip(table.corruption, table.severity, strict=True)]
 
 
 def conditions(table: pd.DataFrame) -> list[Condition]:
     """The conditions of a result table: clean, missing regions, then the rest, each by severity."""
-    found = {Condition(c, float(s)) for c, s in zip(table.corruption, table.severity, strict=True)}
+    return in_order(set(conditions_of(table)))
+
+
+def in_order(found: Iterable[Condition]) -> list[Condition]:
+    """The order of the page."""
     return sorted(found, key=lambda c: (corruption_order(c.corruption), c.severity))
+
+
+def at_conditions(table: pd.DataFrame, wanted: Collection[Condition]) -> pd.DataFrame:
+    """The rows under some conditions."""
+    kept = set(wanted)
+    return table[np.array([condition in kept for condition in conditions_of(table)], dtype=bool)]
 
 
 def corruption_order(corruption: str) -> tuple[int, int, str]:
@@ -139,16 +155,41 @@ def corruption_order(corruption: str) -> tuple[int, int, str]:
     return (1, list(FAMILIES).index(family_of(corruption)), corruption)
 
 
-def is_headline(condition: Condition) -> bool:
-    """Whether the condition stands in the first table: clean, 70 % gone, severities 3 and 5."""
-    if condition.corruption == CLEAN:
-        return True
-    wanted = (HEADLINE_SHARE,) if is_missing(condition.corruption) else HEADLINE_SEVERITIES
-    return condition.severity in wanted
+def hard(table: pd.DataFrame, value: str = "value") -> list[Condition]:
+    """The condition that stands for each corruption of a table: 70 % gone or severity 5, else the hardest tested.
+
+    Where not all models were tested alike, it is one under which the most have a value.
+
+    >>> tested = [("clean", 0), ("tokens-removed", 0.7), ("tokens-removed", 0.9), ("fog", 1), ("fog", 2)]
+    >>> [tuple(c) for c in hard(pd.DataFrame(tested, columns=["corruption", "severity"]).assign(value=0.8))]
+    [('tokens-removed', 0.7), ('fog', 2.0)]
+    """
+    degraded = table[table.corruption != CLEAN]
+    models = degraded[value].notna().groupby([degraded.corruption, degraded.severity]).sum()
+    ranked = sorted((told, _is_usual(Condition(*at)), Condition(*at)) for at, told in models.items())
+    return in_order({condition.corruption: condition for _, _, condition in ranked}.values())  # the last one stays
 
 
-def is_hard(condition: Condition) -> bool:
-    """Whether the condition is the hardest one that every report looks at: 70 % gone or severity 5."""
-    if condition.corruption == CLEAN:
-        return False
-    return is_headline(condition) and (is_missing(condition.corruption) or condition.severity == HARD_SEVERITY)
+def _is_usual(condition: Condition) -> bool:
+    return condition.severity == (HARD_SHARE if is_missing(condition.corruption) else HARD_SEVERITY)
+
+
+def headline(table: pd.DataFrame, value: str = "value") -> list[Condition]:
+    """The conditions of the first table: clean, what stands for each corruption, and severity 3."""
+    middle = [c for c in conditions(table) if c.severity == MIDDLE_SEVERITY and not is_missing(c.corruption)]
+    return in_order({Condition(CLEAN, 0.0), *hard(table, value), *middle})
+
+
+def at(found: Iterable[Condition]) -> str:
+    """How hard some conditions are, in words.
+
+    >>> at([Condition("patches-black", 0.7), Condition("dose", 3), Condition("jpeg", 5)]).replace("\xa0", " ")
+    'with 70 % of the patches gone and at severities 3 and 5'
+    """
+    shares = sorted({c.severity for c in found if is_missing(c.corruption)})
+    severities = sorted({c.severity for c in found if not is_missing(c.corruption)})
+    gone = listed([f"{100 * share:.0f}{HARD_SPACE}%" for share in shares])
+    steps = listed([f"{severity:g}" for severity in severities])
+    named = "severity" if len(severities) == 1 else "severities"
+    told = [f"with {gone} of the patches gone"] * bool(shares) + [f"at {named} {steps}"] * bool(severities)
+    return " and ".join(told)

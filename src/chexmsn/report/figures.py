@@ -28,21 +28,22 @@ from chexmsn.report.tables import CHANCE
 from chexmsn.report.words import DASH, HARD_SPACE
 
 Looks = Mapping[str, Look]
+_ENDS = ["value", "low", "high"]
 _FEW_POINTS = 25  # a curve of more points is drawn without markers
 
 
-def missing_figure(rows: pd.DataFrame, looks: Looks, columns: int = 2) -> Figure | None:
+def missing_figure(rows: pd.DataFrame, bands: pd.DataFrame, looks: Looks, columns: int = 2) -> Figure | None:
     """Macro AUROC against the share of patches that is gone, one panel per way of taking them away."""
-    figure = _degradation_figure(rows, looks, columns, "share of patches gone")
+    figure = _degradation_figure(rows, bands, looks, columns, "share of patches gone")
     if figure:
         for axis in figure.axes:
             axis.xaxis.set_major_formatter(PercentFormatter(1, symbol=f"{HARD_SPACE}%"))
     return figure
 
 
-def severity_figure(rows: pd.DataFrame, looks: Looks, columns: int = 3) -> Figure | None:
+def severity_figure(rows: pd.DataFrame, bands: pd.DataFrame, looks: Looks, columns: int = 3) -> Figure | None:
     """Macro AUROC against severity, one panel per corruption; below each severity what it means in the unit."""
-    figure = _degradation_figure(rows, looks, columns, "severity")
+    figure = _degradation_figure(rows, bands, looks, columns, "severity")
     if figure:
         for axis, name in zip(figure.axes, _degraded(rows), strict=True):
             _physical(axis, name)
@@ -71,8 +72,11 @@ def _levels(levels: Sequence[float]) -> list[str]:
     return [f"{level:g}" if abs(level) >= 1 else f"{level:.2g}".replace("0.", ".", 1) for level in levels]
 
 
-def _degradation_figure(rows: pd.DataFrame, looks: Looks, columns: int, x_label: str) -> Figure | None:
+def _degradation_figure(
+    rows: pd.DataFrame, bands: pd.DataFrame, looks: Looks, columns: int, x_label: str
+) -> Figure | None:
     rows, names = rows[(rows.status == "ok") & rows.value.notna()], _degraded(rows)
+    bands = bands[bands.corruption.isin(names)]
     if not names:
         return None
     with mpl.rc_context(RC):
@@ -80,10 +84,11 @@ def _degradation_figure(rows: pd.DataFrame, looks: Looks, columns: int, x_label:
         for axis, name in zip(axes, names, strict=True):
             axis.set_title(corruption_title(name))
             for label, look in looks.items():
-                _degradation(axis, _with_clean(rows[rows.model == label], name), look)
+                of_model = bands[(bands.model == label) & (bands.corruption == name)]
+                _degradation(axis, _with_clean(rows[rows.model == label], name), of_model, look)
             _chance(axis)
             axis.set_xlabel(x_label)
-        _share_limits(axes, rows)
+        _share_limits(axes, pd.concat([rows[_ENDS], bands[_ENDS]]))
         only_left(axes, columns, "macro AUROC")
         legend(figure, looks)
     return figure
@@ -102,9 +107,9 @@ def _with_clean(rows: pd.DataFrame, corruption: str) -> pd.DataFrame:
     return pd.concat([clean, points]).sort_values("severity") if len(points) else points
 
 
-def _degradation(axis: Axes, points: pd.DataFrame, look: Look) -> None:
+def _degradation(axis: Axes, points: pd.DataFrame, band: pd.DataFrame, look: Look) -> None:
     """A curve with its band; conditions that were seen in training get hollow markers."""
-    axis.fill_between(points.severity, points.low, points.high, color=look.color, alpha=0.13, linewidth=0)
+    axis.fill_between(band.severity, band.low, band.high, color=look.color, alpha=0.13, linewidth=0)
     axis.plot(points.severity, points.value, color=look.color, linestyle=look.line)
     seen = points.seen_in_training.astype(bool)
     style = {"marker": look.marker, "linestyle": "none", "markeredgecolor": look.color, "markeredgewidth": 1.2}
@@ -119,7 +124,7 @@ def _chance(axis: Axes) -> None:
 
 
 def _share_limits(axes: Sequence[Axes], rows: pd.DataFrame) -> None:
-    ends = rows[["value", "low", "high"]].to_numpy(dtype=float)
+    ends = rows.to_numpy(dtype=float)
     bottom, top = min(np.nanmin(ends), CHANCE) - 0.035, min(np.nanmax(ends) + 0.02, 1.005)
     for axis in axes:
         axis.set_ylim(bottom, top)

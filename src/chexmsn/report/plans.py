@@ -4,22 +4,24 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from chexmsn.evaluation.areas import family_of
-from chexmsn.report.comparison import SURE, Comparison, question
+from chexmsn.report.areas import apart, names_of, overs
+from chexmsn.report.comparison import SURE, Comparison, questions
 from chexmsn.report.conditions import (
     CLEAN,
     FAMILIES,
-    IN_WORDS,
     TOKENS,
     Condition,
+    at,
+    at_conditions,
     conditions,
+    conditions_of,
     corruption_title,
+    hard,
     in_sentence,
-    is_hard,
     is_missing,
     short_label,
 )
@@ -58,8 +60,7 @@ def plan_comparison(comparison: Comparison) -> Plan:
     told = rows.assign(
         row=rows.a + f" {MINUS} " + rows.b, series="difference", value=rows.difference, hollow=~(rows.p_holm < SURE)
     )
-    asked = rows[["corruption", "severity", "metric"]].drop_duplicates().itertuples(index=False)
-    panels = [Forest(question(*one), "difference", _of(told, *one), line=0) for one in asked]
+    panels = [Forest(one.title, "difference", one.of(told), line=0) for one in questions(rows)]
     return Plan(
         "comparison",
         "comparison",
@@ -73,14 +74,9 @@ def plan_comparison(comparison: Comparison) -> Plan:
     )
 
 
-def _of(table: pd.DataFrame, corruption: str, severity: float, metric: str) -> pd.DataFrame:
-    same = table.severity.isna() if pd.isna(severity) else table.severity == severity
-    return table[same & (table.corruption == corruption) & (table.metric == metric)]
-
-
 def hardest(macro: pd.DataFrame) -> list[Condition]:
-    """At most `FEW` of the conditions with 70 % gone or severity 5: those that cost most, in the order of the page."""
-    rows = at_conditions(macro, is_hard)
+    """At most `FEW` of the conditions that stand for a corruption: those that cost most, in the order of the page."""
+    rows = at_conditions(macro, hard(macro))
     costs = rows.groupby(["corruption", "severity"]).absolute_drop.mean().dropna().nlargest(FEW)
     return [condition for condition in conditions(rows) if condition in set(costs.index)]
 
@@ -92,26 +88,22 @@ def focus(macro: pd.DataFrame) -> Condition | None:
     return next((c for c in shown if c.corruption == TOKENS), max(shown, key=lambda c: costs[c], default=None))
 
 
-def at_conditions(table: pd.DataFrame, keep: Callable[[Condition], bool]) -> pd.DataFrame:
-    """The rows under the conditions that `keep` accepts."""
-    return table[np.array([keep(condition) for condition in _conditions_of(table)], dtype=bool)]
-
-
 def _degradation(runs: Sequence[StressRun], models: Mapping[str, Look]) -> list[Plan]:
     table = stack(runs)
     macro = scores(table)
+    bands = _bands(runs)
     missing = macro[(macro.corruption == CLEAN) | macro.corruption.map(is_missing)]
-    costly = at_conditions(macro, set(hardest(macro)).__contains__)
-    clean_and_hard = at_conditions(scores(table, finding=None), lambda c: c.corruption == CLEAN or is_hard(c))
+    standing, costly = hard(macro), at_conditions(macro, hardest(macro))
+    clean_and_hard = at_conditions(scores(table, finding=None), [Condition(CLEAN, 0.0), *standing])
     drops = Forest("", "drop of macro AUROC", _drops(costly), line=0)
-    left_out = len(conditions(at_conditions(macro, is_hard))) - len(conditions(costly))
+    left_out = len(standing) - len(conditions(costly))
     rest = f" The {FEW} costliest are shown; {left_out} more are in the tables." if left_out else ""
     return [
         Plan(
             "losses",
             "drops",
             "What is lost",
-            f"Drop of macro AUROC from the clean images, with 70{HARD_SPACE}% of the patches gone and at severity 5. "
+            f"Drop of macro AUROC from the clean images, {at(standing)}. "
             f"Lines are intervals over patients; a hollow marker is a condition the model saw in training.{rest}",
             costly,
             2,
@@ -124,15 +116,14 @@ def _degradation(runs: Sequence[StressRun], models: Mapping[str, Look]) -> list[
             f"Macro AUROC against the share of patches that is gone. {_BANDS}{_absent(missing)}",
             missing,
             2,
-            partial(missing_figure, missing, models),
+            partial(missing_figure, missing, bands, models),
         ),
-        *(_family(family, macro, models) for family in FAMILIES),
+        *(_family(family, macro, bands, models) for family in FAMILIES),
         Plan(
             "findings",
             "findings",
             "Finding by finding",
-            f"AUROC of every finding on clean images, with 70{HARD_SPACE}% of the patches gone and at severity 5. "
-            "A dash stands where there is no number.",
+            f"AUROC of every finding on clean images, {at(standing)}. A dash stands where there is no number.",
             clean_and_hard,
             2,
             partial(findings_figure, clean_and_hard, models),
@@ -140,8 +131,23 @@ def _degradation(runs: Sequence[StressRun], models: Mapping[str, Look]) -> list[
     ]
 
 
+def _bands(runs: Sequence[StressRun]) -> pd.DataFrame:
+    """The band of every curve of macro AUROC; of a folder of an earlier version, the intervals of its points."""
+    return pd.concat([_bands_of(run) for run in runs], ignore_index=True)
+
+
+def _bands_of(run: StressRun) -> pd.DataFrame:
+    told = stack_further([run], "bands")
+    if len(told):
+        return told[told.finding == MACRO]
+    macro = scores(run.results)
+    clean, names = macro[macro.corruption == CLEAN], macro.corruption[macro.value.notna()].unique()
+    starts = [clean.assign(corruption=name) for name in names if name != CLEAN]
+    return pd.concat([macro[macro.corruption != CLEAN], *starts]).sort_values("severity")
+
+
 def _drops(rows: pd.DataFrame) -> pd.DataFrame:
-    labels = [short_label(condition) for condition in _conditions_of(rows)]
+    labels = [short_label(condition) for condition in conditions_of(rows)]
     return rows.assign(
         row=labels,
         series=rows.model,
@@ -152,17 +158,13 @@ def _drops(rows: pd.DataFrame) -> pd.DataFrame:
     ).sort_values(["corruption", "severity"], key=_page_order(rows))
 
 
-def _conditions_of(rows: pd.DataFrame) -> list[Condition]:
-    return [Condition(c, s) for c, s in zip(rows.corruption, rows.severity, strict=True)]
-
-
 def _page_order(rows: pd.DataFrame) -> Callable[[pd.Series], pd.Series]:
     """A sorting key for the columns corruption and severity: the order of the page."""
     place = {name: k for k, name in enumerate(dict.fromkeys(c.corruption for c in conditions(rows)))}
     return lambda column: column.map(place) if column.name == "corruption" else column
 
 
-def _family(family: str, macro: pd.DataFrame, models: Mapping[str, Look]) -> Plan:
+def _family(family: str, macro: pd.DataFrame, bands: pd.DataFrame, models: Mapping[str, Look]) -> Plan:
     mine = [name for name in macro.corruption.unique() if not is_missing(name) and name != CLEAN]
     rows = macro[macro.corruption.isin([name for name in mine if family_of(name) == family] + [CLEAN])]
     return Plan(
@@ -173,11 +175,14 @@ def _family(family: str, macro: pd.DataFrame, models: Mapping[str, Look]) -> Pla
         f"the corruption. Levels that are not in mm are defined at 224{HARD_SPACE}px. {_BANDS}{_absent(rows)}",
         rows if set(rows.corruption) - {CLEAN} else rows.iloc[:0],
         3,
-        partial(severity_figure, rows, models),
+        partial(severity_figure, rows, bands, models),
     )
 
 
-_BANDS = "Bands are intervals over patients; a hollow marker is a condition the model saw in training."
+_BANDS = (
+    "A band holds the whole curve, where the intervals in the tables hold each point; a hollow marker is a condition "
+    "the model saw in training."
+)
 
 
 def _absent(rows: pd.DataFrame) -> str:
@@ -191,19 +196,22 @@ def _judgements(runs: Sequence[StressRun], models: Mapping[str, Look]) -> list[P
     """Figures of the further tables, where there are some."""
     macro = scores(stack(runs))
     shown = [Condition(CLEAN, 0.0), *hardest(macro)]
-    made = {"areas": _areas, "calibration": _calibration, "operating": _operating, "subgroups": _subgroups}
-    tables = {name: stack_further(runs, name) for name in made}
-    plans = [plan(tables[name], shown, models) for name, plan in made.items() if len(tables[name])]
+    made = {"calibration": _calibration, "operating": _operating}
+    made |= {"subgroups": _subgroups, "group_differences": _group_differences}
+    tables = {name: stack_further(runs, name) for name in ("areas", *made)}
+    plans = [_areas(tables["areas"], runs, models)] if len(tables["areas"]) else []
+    plans += [plan(tables[name], shown, models) for name, plan in made.items() if len(tables[name])]
     reliability = stack_further(runs, "reliability")
     if len(reliability):
         plans.append(_reliability(reliability, macro, runs, models))
     return plans
 
 
-def _areas(areas: pd.DataFrame, shown: Sequence[Condition], models: Mapping[str, Look]) -> Plan:
-    rows = areas[(areas.finding == MACRO) & (areas.over == "family")]
-    names = [f"Mean of {IN_WORDS.get(name, name)}" for name in rows.corruption]
-    told = rows.assign(row=names, series=rows.model, hollow=False)
+def _areas(areas: pd.DataFrame, runs: Sequence[StressRun], models: Mapping[str, Look]) -> Plan:
+    over = overs(runs)
+    names, rows = names_of(over), areas[(areas.finding == MACRO) & (areas.over == "family")]
+    keys = zip(rows.over, rows.corruption, rows.model, strict=True)
+    told = rows.assign(row=[names[over[key]] for key in keys], series=rows.model, hollow=False)
     titles = {"area": "Mean AUROC over all severities", "area_above_chance": "Share of the clean skill kept"}
     panels = [Forest(title, "", told[told.metric == metric]) for metric, title in titles.items()]
     return Plan(
@@ -211,7 +219,7 @@ def _areas(areas: pd.DataFrame, shown: Sequence[Condition], models: Mapping[str,
         "areas",
         "A whole ladder of severities in one number",
         "Area under the degradation curve of the macro AUROC, divided by its width: the mean height of the curve. "
-        "The mean over the corruptions of each kind; every corruption has its own row in the table.",
+        f"The mean over the corruptions of each kind; every corruption has its own row in the table.{apart(over)}",
         areas,
         2,
         partial(forest_figure, panels, models),
@@ -220,9 +228,9 @@ def _areas(areas: pd.DataFrame, shown: Sequence[Condition], models: Mapping[str,
 
 def _under_conditions(table: pd.DataFrame, shown: Sequence[Condition], titles: Mapping[str, str]) -> list[Forest]:
     """A panel for each metric, a row for each condition, of macro values."""
-    rows = at_conditions(table[table.finding == MACRO], set(shown).__contains__)
+    rows = at_conditions(table[table.finding == MACRO], shown)
     rows = rows.sort_values(["corruption", "severity"], key=_page_order(rows))
-    told = rows.assign(row=[short_label(c) for c in _conditions_of(rows)], series=rows.model, hollow=False)
+    told = rows.assign(row=[short_label(c) for c in conditions_of(rows)], series=rows.model, hollow=False)
     return [Forest(title, "", told[told.metric == metric]) for metric, title in titles.items()]
 
 
@@ -261,7 +269,7 @@ def _subgroups(table: pd.DataFrame, shown: Sequence[Condition], models: Mapping[
     clean = Forest("Clean images", "macro AUROC", told[told.corruption == CLEAN])
     panels, worst = [clean], focus(rows)
     if worst:
-        there = told[(told.corruption == worst.corruption) & (told.severity == worst.severity)]
+        there = at_conditions(told, [worst])
         ends = {"value": there.absolute_drop, "low": there.absolute_drop_low, "high": there.absolute_drop_high}
         panels.append(Forest(short_label(worst), "drop of macro AUROC", there.assign(**ends), line=0))
     return Plan(
@@ -275,6 +283,33 @@ def _subgroups(table: pd.DataFrame, shown: Sequence[Condition], models: Mapping[
         2,
         partial(forest_figure, panels, models),
     )
+
+
+def _group_differences(table: pd.DataFrame, shown: Sequence[Condition], models: Mapping[str, Look]) -> Plan:
+    rows = table[table.finding == MACRO]
+    told = rows.assign(row=[group_pair(row) for row in rows.itertuples()], series=rows.model, hollow=False)
+    clean = Forest("Clean images", "difference of macro AUROC", told[told.corruption == CLEAN], line=0)
+    panels, worst = [clean], focus(rows)
+    if worst:
+        there = at_conditions(told, [worst])
+        ends = {"value": there.absolute_drop, "low": there.absolute_drop_low, "high": there.absolute_drop_high}
+        panels.append(Forest(short_label(worst), "difference of the drops", there.assign(**ends), line=0))
+    return Plan(
+        "group-differences",
+        "subgroups",
+        "How far groups differ",
+        "Each group less the largest of its kind, over the same resampled patients. Right of the line in the first "
+        "panel the group is served better, in the second it loses more. These are many intervals, each for itself: "
+        "about one in twenty lies beside the line where no groups differ.",
+        table,
+        2,
+        partial(forest_figure, panels, models),
+    )
+
+
+def group_pair(row) -> str:
+    """The two groups of a difference, in words."""
+    return f"{group_name(row.group, row.level)} {MINUS} {in_sentence(group_name(row.group, row.against))}"
 
 
 def group_name(group: str, level: str) -> str:
@@ -293,7 +328,7 @@ def _reliability(
 ) -> Plan:
     chosen = focus(macro)
     shown = [Condition(CLEAN, 0.0), *([chosen] if chosen else [])]
-    rows = at_conditions(table, set(shown).__contains__)
+    rows = at_conditions(table, shown)
     left_out = {(run.label, finding) for run in runs for finding in run.get("left_out", default={})}
     kept = rows[[pair not in left_out for pair in zip(rows.model, rows.finding, strict=True)]]
     return Plan(

@@ -18,7 +18,9 @@ from chexmsn.core.files import read_json
 SCHEMA = 1
 KINDS = ("stress", "probe")
 CURVES = ("pretraining", "training")
-FURTHER = ("calibration", "reliability", "operating", "subgroups", "areas")  # folders of an earlier version lack them
+FURTHER = (  # folders of an earlier version lack them
+    *("calibration", "reliability", "operating", "subgroups", "group_differences", "areas", "bands"),
+)
 DROPS = ("absolute_drop", "relative_drop", "above_chance_drop")
 COLUMNS = [
     *("model", "corruption", "severity", "finding", "metric", "value", "low", "high"),

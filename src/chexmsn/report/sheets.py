@@ -5,17 +5,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from chexmsn.report.comparison import Comparison, question
-from chexmsn.report.conditions import (
-    CLEAN,
-    IN_WORDS,
-    Condition,
-    conditions,
-    corruption_order,
-    corruption_title,
-    is_headline,
-)
-from chexmsn.report.plans import at_conditions, focus, group_name
+from chexmsn.report.areas import names_of, overs
+from chexmsn.report.comparison import ERRORS, Comparison, question
+from chexmsn.report.conditions import CLEAN, IN_WORDS, at_conditions, conditions, corruption_title, headline
+from chexmsn.report.plans import focus, group_name, group_pair
+from chexmsn.report.results import StressRun, stack_further
 from chexmsn.report.tables import MACRO, Number
 from chexmsn.report.words import DASH, p_value, percent, three_digits
 
@@ -88,7 +82,8 @@ def operating_sheet(table: pd.DataFrame) -> Sheet:
 
 
 def _by_condition(table: pd.DataFrame, name: str, metrics: Sequence[str]) -> Sheet:
-    rows = at_conditions(table[table.finding == MACRO], is_headline)
+    macro = table[table.finding == MACRO]
+    rows = at_conditions(macro, headline(macro))
     found = {
         key: entry(number_of(row))
         for row in rows.itertuples()
@@ -114,24 +109,19 @@ def number_of(row) -> Number:
     return Number(row.value, row.low, row.high)
 
 
-def areas_sheet(table: pd.DataFrame) -> Sheet:
+def areas_sheet(runs: Sequence[StressRun]) -> Sheet:
     """The area under the degradation curve of every corruption, and the mean of each family."""
+    table = stack_further(runs, "areas")
     rows = table[table.finding == MACRO]
     wide = {(row.over, row.corruption, row.model, row.metric): number_of(row) for row in rows.itertuples()}
-    families = [("family", name) for name in IN_WORDS if ("family" in set(rows.over[rows.corruption == name]))]
-    single = sorted(rows.corruption[rows.over == "corruption"].unique(), key=corruption_order)
-    metrics, models = ("area", "area_above_chance"), rows.model.unique()
+    found, metrics = overs(runs), ("area", "area_above_chance")
     lines = [
-        [Entry(_over(*key), place), of_model(m), *(entry(wide[*key, m, metric]) for metric in metrics)]
-        for place, key in enumerate([*families, *(("corruption", name) for name in single)])
-        for m in models
-        if (*key, m, "area") in wide
+        [Entry(name, place), of_model(key[-1]), *(entry(wide[*key, metric]) for metric in metrics)]
+        for place, (over, name) in enumerate(names_of(found).items())
+        for key, other in found.items()
+        if other == over
     ]
     return Sheet("Areas under the degradation curve", [Column("Over"), Column("Model"), *map(_column, metrics)], lines)
-
-
-def _over(over: str, corruption: str) -> str:
-    return f"Mean of {IN_WORDS[corruption]}" if over == "family" else corruption_title(corruption)
 
 
 def subgroups_sheet(table: pd.DataFrame) -> Sheet:
@@ -169,6 +159,32 @@ def _group_line(row, hard: dict[tuple[str, ...], Number]) -> list[Entry]:
     ]
 
 
+def group_differences_sheet(table: pd.DataFrame) -> Sheet:
+    """How each group differs from the largest of its kind, clean and under the condition that stands for all."""
+    macro = table[table.finding == MACRO]
+    worst = focus(macro) or focus(table)
+    told = table[table.status == "ok"]
+    hard = {_pair_key(row): Number(row.absolute_drop, row.absolute_drop_low, row.absolute_drop_high)
+            for row in (at_conditions(told, [worst]) if worst else told[:0]).itertuples()}  # fmt: skip
+    lines = [_gap_line(row, hard) for row in told[told.corruption == CLEAN].itertuples()]
+    drop = [Column(f"Difference of drops, {worst.label}", "Above 0 the first group loses more.")] if worst else []
+    head = [Column("Groups"), Column("Finding"), Column("Model"), Column("Difference of clean AUROC", _GAP)]
+    return Sheet("Differences between groups", [*head, *drop], lines)
+
+
+_GAP = "First group less second. Above 0 findings are told apart better in the first."
+
+
+def _pair_key(row) -> tuple[str, ...]:
+    return *_group_key(row), row.against
+
+
+def _gap_line(row, hard: dict[tuple[str, ...], Number]) -> list[Entry]:
+    name = group_pair(row)
+    start = [Entry(name, name), Entry(row.finding, row.finding), of_model(row.model), entry(number_of(row))]
+    return [*start, *([entry(hard[_pair_key(row)]) if _pair_key(row) in hard else _NONE] if hard else [])]
+
+
 def primary_sheet(comparison: Comparison) -> Sheet:
     """The comparison that was decided on beforehand."""
     return _pairs("Primary comparison", comparison.primary)
@@ -178,10 +194,34 @@ def further_sheet(comparison: Comparison) -> Sheet:
     """The other differences of macro values under the headline conditions."""
     rows = comparison.differences
     rows = rows[(rows.finding == MACRO) & ~rows.primary & rows.metric.isin(["auroc", "relative_drop", "area"])]
-    kept = rows[
-        [pd.isna(s) or is_headline(Condition(c, s)) for c, s in zip(rows.corruption, rows.severity, strict=True)]
+    single = rows[rows.severity.notna()]
+    kept = rows[rows.severity.isna() | rows.index.isin(at_conditions(single, headline(single, "difference")).index)]
+    sheet, told = _pairs("Further differences", kept[kept.difference.notna()]), kept.q[kept.difference.notna()]
+    lines = [[*line, Entry(p_value(q), _sortable(q))] for line, q in zip(sheet.rows, told, strict=True)]
+    return Sheet(sheet.name, [*sheet.columns, _Q], lines)
+
+
+def errors_sheet(comparison: Comparison) -> Sheet:
+    """Each model's errors as multiples of the reference's; no rows where no reference was named."""
+    rows = comparison.models[(comparison.models.finding == MACRO) & comparison.models.metric.isin(ERRORS)]
+    wide = {(row.corruption, row.model, row.metric): number_of(row) for row in rows.itertuples()}
+    lines = [
+        [
+            Entry(IN_WORDS.get(name) or corruption_title(name), place),
+            Entry(model, model),
+            *(entry(wide[name, model, e]) for e in ERRORS),
+        ]
+        for place, (name, model) in enumerate(dict.fromkeys((name, model) for name, model, _ in wide))
     ]
-    return _pairs("Further differences", kept[kept.difference.notna()])
+    columns = [Column(title, _ERROR_HELP[name]) for name, title in ERRORS.items()]
+    return Sheet("Errors as multiples of the reference's", [Column("Over"), Column("Model"), *columns], lines)
+
+
+_ERROR_HELP = {
+    "corruption_error": "1 - AUROC, summed over the severities, divided by the reference's. Below 1 it errs less.",
+    "relative_corruption_error": "The same of what corruption adds to the clean error. Unstable where the reference "
+    "hardly drops.",
+}
 
 
 def findings_sheet(comparison: Comparison) -> Sheet:
@@ -191,11 +231,15 @@ def findings_sheet(comparison: Comparison) -> Sheet:
         (rows.finding != MACRO) & (rows.metric == "auroc") & (rows.corruption == CLEAN) & rows.difference.notna()
     ]
     lines = [
-        [Entry(row.finding, row.finding), *_pair(row), Entry(p_value(row.delong_p), _sortable(row.delong_p))]
+        [
+            Entry(row.finding, row.finding),
+            *_pair(row),
+            *(Entry(p_value(p), _sortable(p)) for p in (row.q, row.delong_p)),
+        ]
         for row in kept.itertuples()
     ]
     delong = Column("DeLong's p", "Test of a single AUROC difference in Obuchowski's form; not corrected.")
-    return Sheet("Findings on clean images", [Column("Finding"), *_PAIR_COLUMNS, delong], lines)
+    return Sheet("Findings on clean images", [Column("Finding"), *_PAIR_COLUMNS, _Q, delong], lines)
 
 
 def _pairs(name: str, rows: pd.DataFrame) -> Sheet:
@@ -213,6 +257,9 @@ _PAIR_COLUMNS = [
     Column("p", "How often resamples would show so large a difference if there were none."),
     Column("p after Holm", "Corrected for all comparisons of the same question; below 0.05 the models differ."),
 ]
+
+
+_Q = Column("q", "For looking around: taking all with a q below 0.05 as differences, one in twenty of them is none.")
 
 
 def _pair(row, told: Callable[[float], str] = three_digits) -> list[Entry]:

@@ -9,21 +9,22 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from chexmsn.report.comparison import SURE, Comparison, question
+from chexmsn.report.comparison import SURE, Comparison, questions
 from chexmsn.report.conditions import (
     BLACK,
     CLEAN,
-    HARD_SEVERITY,
-    HEADLINE_SHARE,
     TOKENS,
     Condition,
+    at,
+    at_conditions,
     corruption_title,
+    hard,
     in_sentence,
     is_missing,
 )
 from chexmsn.report.results import StressRun, stack
 from chexmsn.report.tables import CHANCE, MACRO, Number, drop_of, has_number, is_finished, scores
-from chexmsn.report.words import HARD_SPACE, listed, p_value, percent, three_digits
+from chexmsn.report.words import listed, p_value, percent, three_digits
 
 LEAST_SKILL = 0.05  # AUROC above chance; a share of less is a ratio of noise
 SHARES = ("relative_drop", "above_chance_drop")  # of a comparison: what is lost of a whole
@@ -55,13 +56,10 @@ def summary(runs: Sequence[StressRun]) -> list[Point]:
 def compared(comparison: Comparison) -> list[Point]:
     """What the comparison that was decided on beforehand says."""
     rows = comparison.primary
-    asked = rows[["corruption", "severity", "metric"]].drop_duplicates().itertuples(index=False)
-    return [Point(question(*one), *_verdict(rows, one)) for one in asked]
+    return [Point(one.title, *_verdict(rows, one.of(rows))) for one in questions(rows)]
 
 
-def _verdict(rows: pd.DataFrame, one: tuple) -> tuple[list[str], str]:
-    same = rows.severity.isna() if pd.isna(one.severity) else rows.severity == one.severity
-    pairs = rows[same & (rows.corruption == one.corruption) & (rows.metric == one.metric)]
+def _verdict(rows: pd.DataFrame, pairs: pd.DataFrame) -> tuple[list[str], str]:
     sure = pairs[pairs.p_holm < SURE]
     lines = [_difference(pair) for pair in sure.itertuples()]
     open_pairs = [f"{pair.a} and {pair.b}" for pair in pairs[~(pairs.p_holm < SURE)].itertuples()]
@@ -85,8 +83,14 @@ def _difference(pair) -> str:
 
 
 def cautions(runs: Sequence[StressRun]) -> list[str]:
-    """What a reader must know before comparing: other data, other findings, unfinished runs, left-out findings."""
-    return [*differences(runs), *_unfinished(runs), *_left_out(runs), *_no_interval(runs)]
+    """What a reader must know first: what is in doubt, other data or findings, unfinished runs, left-out findings."""
+    return [*_doubts(runs), *differences(runs), *_unfinished(runs), *_left_out(runs), *_no_interval(runs)]
+
+
+def _doubts(runs: Sequence[StressRun]) -> list[str]:
+    """What answers to clean images left in doubt before the test."""
+    told = [(run.label, doubt) for run in runs for doubt in run.get("doubts", default=[])]
+    return [f"In doubt about {label}: {doubt.rstrip('.')}." for label, doubt in told]
 
 
 def differences(runs: Sequence[StressRun]) -> list[str]:
@@ -147,28 +151,34 @@ def _weak(number: Number) -> str:
 
 
 def _missing(table: pd.DataFrame, labels: Sequence[str], comparable: bool) -> Point:
-    ways = {label: way for label in labels if (way := _way_of_missing(table, label))}
-    records = _records(table, {label: Condition(way, HEADLINE_SHARE) for label, way in ways.items()})
-    drops = {label: drop_of(record, "absolute_drop") for label, record in records.items()}
-    lines = [_drop_sentence(label, record) for label, record in records.items()]
-    lead = f"With {100 * HEADLINE_SHARE:.0f}{HARD_SPACE}% of the patches gone"
-    painted = [label for label in ways if ways[label] != TOKENS]
-    if len(painted) in (0, len(ways)):
-        return Point(lead, lines, order(drops, "loses more", comparable))
-    compared = {label: drop for label, drop in drops.items() if label not in painted}
-    return Point(lead, [*lines, _aside(painted)], order(compared, "loses more", comparable))
+    """What missing regions cost: tokens removed where they can be, else the first other way that was tested."""
+    ways = [condition for condition in hard(table) if is_missing(condition.corruption)]
+    tested = [_records(table, dict.fromkeys(labels, way)) for way in ways]
+    records = {label: next((of[label] for of in tested if label in of), None) for label in labels}
+    told = {label: record for label, record in records.items() if record is not None}
+    if not told:
+        return Point("", [], "")
+    first = next(way for way, of in zip(ways, tested, strict=True) if of)
+    lines = [_drop_sentence(label, record) for label, record in told.items()]
+    others = {
+        label: Condition(r.corruption, r.severity) for label, r in told.items() if r.corruption != first.corruption
+    }
+    drops = {label: drop_of(record, "absolute_drop") for label, record in told.items() if label not in others}
+    lead = f"{at([first]).capitalize()} ({in_sentence(corruption_title(first.corruption))})"
+    return Point(lead, [*lines, *_aside(first, others)], order(drops, "loses more", comparable))
 
 
-def _aside(painted: Sequence[str]) -> str:
-    return (
-        f"No tokens could be removed from {listed(painted)}, whose pixels are black instead. That is harder and does "
-        "not compare with the others; the row “Patches black” of the table does."
-    )
-
-
-def _way_of_missing(table: pd.DataFrame, label: str) -> str | None:
-    rows = table[(table.model == label) & (table.severity == HEADLINE_SHARE) & (table.status == "ok")]
-    return next((way for way in (TOKENS, BLACK) if (rows.corruption == way).any()), None)
+def _aside(first: Condition, others: dict[str, Condition]) -> list[str]:
+    """A sentence about the models that the first way of missing was not tested on."""
+    if not others:
+        return []
+    if (first.corruption, {way.corruption for way in others.values()}) == (TOKENS, {BLACK}):
+        return [
+            f"No tokens could be removed from {listed(list(others))}, whose pixels are black instead. That is harder "
+            "and does not compare with the others; the row “Patches black” of the table does."
+        ]
+    told = [f"{label} with {in_sentence(way.label)}" for label, way in others.items()]
+    return [f"Tested in another way, which does not compare with the others: {listed(told)}."]
 
 
 def _drop_sentence(label: str, record: pd.Series) -> str:
@@ -192,25 +202,34 @@ def _shares(record: pd.Series) -> str:
 
 
 def _hard(table: pd.DataFrame, labels: Sequence[str]) -> Point:
-    rows = table[(table.severity == HARD_SEVERITY) & ~table.corruption.map(is_missing) & table.absolute_drop.notna()]
-    lines = [_extremes(label, rows[rows.model == label]) for label in labels if (rows.model == label).any()]
-    return Point(f"When the image is degraded, at severity {HARD_SEVERITY}", lines, "")
+    """What costs most and least, of the condition that stands for each corruption."""
+    wanted = [condition for condition in hard(table) if not is_missing(condition.corruption)]
+    rows = at_conditions(table, wanted)
+    rows = rows[rows.absolute_drop.notna()]
+    several = rows.severity.nunique() > 1
+    lines = [_extremes(label, own, several) for label in labels if len(own := rows[rows.model == label])]
+    return Point(f"When the image is degraded, {at(wanted)}", lines, "")
 
 
-def _extremes(label: str, rows: pd.DataFrame) -> str:
+def _extremes(label: str, rows: pd.DataFrame, several: bool) -> str:
+    """Of one model; a condition is told with its severity where there are several."""
     ordered = rows.sort_values("absolute_drop")
     least, most = ordered.iloc[0], ordered.iloc[-1]
     if most.absolute_drop <= 0:
         return f"{label} is lowered by none of them."
-    text = f"{label} suffers most from {_name(most)}: it {falls(drop_of(most, 'absolute_drop'))} to {most.value:.3f}"
+    text = f"{label} suffers most from {_name(most, several)}: it {_falls_to(most)}"
     if len(ordered) == 1:
         return f"{text}."
-    mildest = f"it {falls(drop_of(least, 'absolute_drop'))} to {least.value:.3f}"
-    return f"{text}. Least harm comes from {_name(least)}: {mildest}."
+    return f"{text}. Least harm comes from {_name(least, several)}: it {_falls_to(least)}."
 
 
-def _name(record: pd.Series) -> str:
-    return in_sentence(corruption_title(record.corruption))
+def _falls_to(record: pd.Series) -> str:
+    return f"{falls(drop_of(record, 'absolute_drop'))} to {record.value:.3f}"
+
+
+def _name(record: pd.Series, with_severity: bool) -> str:
+    title = in_sentence(corruption_title(record.corruption))
+    return f"{title} at severity {record.severity:g}" if with_severity else title
 
 
 def _seen(table: pd.DataFrame) -> Point:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from chexmsn.report.conditions import CLEAN, Condition, conditions, corruption_title, in_sentence
+from chexmsn.report.conditions import CLEAN, Condition, at_conditions, corruption_title, in_sentence
 from chexmsn.report.results import DROPS, StressRun
 from chexmsn.report.words import DASH, TIMES
 
@@ -76,19 +76,18 @@ def has_number(record: pd.Series) -> bool:
 
 
 def by_condition(
-    table: pd.DataFrame, columns: Sequence[str], *, over: str = "model", keep: Callable = bool
+    table: pd.DataFrame, wanted: Sequence[Condition], columns: Sequence[str], *, over: str = "model"
 ) -> list[Row]:
-    """One row per condition that `keep` accepts, one cell per model (or per finding: `over`)."""
+    """One row per condition, one cell per model (or per finding: `over`)."""
     records = {(r[over], r.corruption, r.severity): r for _, r in table.iterrows()}
-    wanted = [condition for condition in conditions(table) if keep(condition)]
     return [Row(c.label, [cell_of(records.get((name, *c))) for name in columns]) for c in wanted]
 
 
-def drop_rows(table: pd.DataFrame, keep: Callable[[Condition], bool]) -> list[DropRow]:
+def drop_rows(table: pd.DataFrame, wanted: Sequence[Condition]) -> list[DropRow]:
     """The drops of macro AUROC per condition and model, where there are numbers."""
     rows = []
-    for condition in filter(keep, conditions(table)):
-        there = table[(table.corruption == condition.corruption) & (table.severity == condition.severity)]
+    for condition in wanted:
+        there = at_conditions(table, [condition])
         rows += [_drop_row(condition, record) for _, record in there.iterrows() if has_number(record)]
     return rows
 
