@@ -16,10 +16,10 @@ from chexmsn.evaluation.conditions import REGIONS
 from chexmsn.evaluation.judge import JudgeConfig, judge
 from chexmsn.report.build import build_report
 from chexmsn.report.comparison import METRICS, Comparison, question, read_comparison
-from chexmsn.report.conditions import FAMILIES, IN_WORDS, corruption_title, steps
+from chexmsn.report.conditions import FAMILIES, IN_WORDS, corruption_title, headline, steps
 from chexmsn.report.place import check_place
-from chexmsn.report.plans import FEW, hardest, plan_comparison, plan_figures
-from chexmsn.report.results import read_runs, stack
+from chexmsn.report.plans import FEW, focus, hardest, plan_comparison, plan_figures
+from chexmsn.report.results import read_run, read_runs, stack
 from chexmsn.report.sheets import (
     areas_sheet,
     errors_sheet,
@@ -28,8 +28,9 @@ from chexmsn.report.sheets import (
     primary_sheet,
     subgroups_sheet,
 )
-from chexmsn.report.summary import compared
-from chexmsn.report.tables import scores
+from chexmsn.report.style import inline
+from chexmsn.report.summary import compared, summary
+from chexmsn.report.tables import by_condition, scores
 from scored_folders import labels_of, write_scored
 from stress_folders import SMALL, write_run
 from test_report import Page
@@ -168,6 +169,27 @@ def test_areas_stand_in_one_row_only_where_they_are_over_the_same(home, tmp_path
     assert "do not compare" not in alike.caption
 
 
+def test_what_stands_for_all_is_a_condition_that_all_models_have(tmp_path):
+    folders = [write_run(tmp_path / kind, kind, kind=kind, grid=SMALL, curves=False) for kind in ("transformer", "cnn")]
+    both, (alone, _) = read_runs(folders), folders
+    assert focus(scores(stack(both))).corruption == "patches-black"  # a CNN has no tokens
+    assert focus(scores(stack(read_runs([alone])))).corruption == "tokens-removed"
+
+
+def test_what_is_all_or_nothing_has_no_severity(tmp_path):
+    run = read_run(write_run(tmp_path / "run", "A", grid=[("clean", 0.0), ("flip", 5.0), ("dose", 3.0)], curves=False))
+    rows = [row.label for row in by_condition(scores(run.results), headline(scores(run.results)), ["A"])]
+    assert rows == ["Clean", "Low dose (quantum noise), severity 3", "Horizontal flip"]
+    (point,) = [point for point in summary([run]) if point.lead.startswith("When")]
+    assert point.lead == "When the image is degraded, at severity 3"
+
+
+def test_numbers_on_an_axis_are_not_rounded():
+    """0.025 is not 0.03: only positions lose their digits."""
+    svg = '<svg><text x="1.23456">0.025</text></svg>'
+    assert str(inline(svg, "a", "b")).endswith('<text x="1.23">0.025</text></svg>')
+
+
 def test_differences_of_groups_have_their_rows(home, whole):
     table = pd.read_parquet(home / "runs" / "good" / "group_differences.parquet")
     sheet = group_differences_sheet(table)
@@ -176,7 +198,7 @@ def test_differences_of_groups_have_their_rows(home, whole):
     assert row[3].sort == macro.value["clean"] and "to" in row[3].small
     assert sheet.columns[4].name.startswith("Difference of drops, ")
     page = Page(whole.read_text(encoding="utf-8"))
-    assert "figure-group-differences" in page.ids and "Differences between groups" in page.text
+    assert "figure-group_differences" in page.ids and "Differences between groups" in page.text
     assert pd.read_parquet(whole.parent / "numbers" / "group_differences.parquet").model.nunique() == 2
 
 

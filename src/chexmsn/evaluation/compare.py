@@ -507,7 +507,7 @@ def notes(plan: Plan, sizes: Mapping[str, int]) -> list[str]:
     if short:
         told.append(
             f"No p value is below 1 / {plan.config.resamples + 1}, so nothing can stay below {1 - LEVEL:.2g} after "
-            f"correction in {', '.join(short)}: give more --resamples or compare less."
+            f"correction in {'; '.join(short)}: give more --resamples or compare less."
         )
     return told
 

@@ -59,12 +59,13 @@ class Condition(NamedTuple):
     def label(self) -> str:
         """Its name in a table.
 
-        >>> Condition("tokens-removed", 0.7).label
-        'Tokens removed, 70\\xa0%'
+        >>> Condition("tokens-removed", 0.7).label, Condition("flip", 5).label
+        ('Tokens removed, 70\\xa0%', 'Horizontal flip')
         """
         if self.corruption == CLEAN:
             return "Clean"
-        return f"{corruption_title(self.corruption)}, {severity_text(self)}"
+        title = corruption_title(self.corruption)
+        return title if is_all_or_nothing(self.corruption) else f"{title}, {severity_text(self)}"
 
 
 def corruption_title(corruption: str) -> str:
@@ -92,6 +93,12 @@ def steps(corruption: str) -> tuple[str, tuple[float, ...]] | None:
     return about.UNIT, (about.IDENTITY, *about.LEVELS)
 
 
+def is_all_or_nothing(corruption: str) -> bool:
+    """Whether all severities of a corruption are the same, as of a flip, so that none needs to be told."""
+    known = steps(corruption)
+    return known is not None and len(set(known[1][1:])) == 1
+
+
 def in_sentence(title: str) -> str:
     """A title inside a sentence: small unless it starts with a name.
 
@@ -117,6 +124,8 @@ def short_label(condition: Condition) -> str:
     if condition.corruption == CLEAN:
         return "Clean"
     title = corruption_title(condition.corruption).removeprefix("Patches at the ").removeprefix("Patches ")
+    if is_all_or_nothing(condition.corruption):
+        return title
     return f"{title[:1].upper()}{title[1:]} {severity_text(condition).removeprefix('severity ')}"
 
 
@@ -187,7 +196,8 @@ def at(found: Iterable[Condition]) -> str:
     'with 70 % of the patches gone and at severities 3 and 5'
     """
     shares = sorted({c.severity for c in found if is_missing(c.corruption)})
-    severities = sorted({c.severity for c in found if not is_missing(c.corruption)})
+    stepped = [c for c in found if not is_missing(c.corruption) and not is_all_or_nothing(c.corruption)]
+    severities = sorted({c.severity for c in stepped})
     gone = listed([f"{100 * share:.0f}{HARD_SPACE}%" for share in shares])
     steps = listed([f"{severity:g}" for severity in severities])
     named = "severity" if len(severities) == 1 else "severities"

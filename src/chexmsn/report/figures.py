@@ -17,6 +17,7 @@ from chexmsn.report.conditions import (
     conditions,
     corruption_order,
     corruption_title,
+    is_all_or_nothing,
     short_label,
     steps,
 )
@@ -56,6 +57,10 @@ def _physical(axis: Axes, corruption: str) -> None:
     if known is None:
         return
     unit, levels = known
+    if is_all_or_nothing(corruption):
+        axis.set_xticks((0, 5), ("clean", "all"))
+        axis.set_xlabel(unit)
+        return
     axis.set_xticks(range(len(levels)), [f"{k}\n{level}" for k, level in enumerate(_levels(levels))])
     axis.set_xlabel("\n".join(wrap(f"severity; {unit}", 40)))
 

@@ -1,5 +1,6 @@
 """Which figures a report has, the words beside them and the numbers in them."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from chexmsn.evaluation.areas import family_of
 from chexmsn.report.areas import apart, names_of, overs
 from chexmsn.report.comparison import SURE, Comparison, questions
 from chexmsn.report.conditions import (
+    BLACK,
     CLEAN,
     FAMILIES,
     TOKENS,
@@ -82,10 +84,17 @@ def hardest(macro: pd.DataFrame) -> list[Condition]:
 
 
 def focus(macro: pd.DataFrame) -> Condition | None:
-    """The condition that stands for all where there is room for one: 70 % of the tokens gone, or the costliest."""
-    shown = hardest(macro[macro.status == "ok"])
-    costs = macro.groupby(["corruption", "severity"]).absolute_drop.mean()
-    return next((c for c in shown if c.corruption == TOKENS), max(shown, key=lambda c: costs[c], default=None))
+    """The condition that stands for all where there is room for one, of those that the most models have.
+
+    70 % of the tokens gone, else 70 % of the patches black, else the costliest.
+    """
+    there = macro[(macro.status == "ok") & macro.absolute_drop.notna()]
+    models = Counter(conditions_of(there.drop_duplicates(["model", "corruption", "severity"])))
+    candidates = hardest(there)
+    shown = [condition for condition in candidates if models[condition] == max(map(models.__getitem__, candidates))]
+    costs = there.groupby(["corruption", "severity"]).absolute_drop.mean()
+    missing = (c for way in (TOKENS, BLACK) for c in shown if c.corruption == way)
+    return next(missing, max(shown, key=lambda c: costs[c], default=None))
 
 
 def _degradation(runs: Sequence[StressRun], models: Mapping[str, Look]) -> list[Plan]:
@@ -295,7 +304,7 @@ def _group_differences(table: pd.DataFrame, shown: Sequence[Condition], models: 
         ends = {"value": there.absolute_drop, "low": there.absolute_drop_low, "high": there.absolute_drop_high}
         panels.append(Forest(short_label(worst), "difference of the drops", there.assign(**ends), line=0))
     return Plan(
-        "group-differences",
+        "group_differences",
         "subgroups",
         "How far groups differ",
         "Each group less the largest of its kind, over the same resampled patients. Right of the line in the first "

@@ -131,7 +131,7 @@ def inline(svg: str, name: str, description: str) -> Markup:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)  # the page's own
-    svg = re.sub(r"\d+\.\d{2}\d+", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), svg)
+    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"\d+\.\d{2}\d+", _shortened, tag[0]), svg)  # what is written stays
     used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", svg))
     svg = re.sub(r' id="([^"]+)"', lambda id_: id_[0] if id_[1] in used else "", svg)
     svg = re.sub(r"\n\s*", "\n", re.sub(r"<g>\s*<g/>\s*", "<g>", svg))
@@ -141,6 +141,10 @@ def inline(svg: str, name: str, description: str) -> Markup:
         svg = svg.replace(color, f"var(--{variable})")
     label = Markup('<svg role="img" aria-label="{}"').format(description)
     return Markup(svg.replace("<svg", str(label), 1))
+
+
+def _shortened(number: re.Match) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
 
 
 def _variables() -> Iterable[tuple[str, str]]:

@@ -20,6 +20,7 @@ from chexmsn.report.conditions import (
     corruption_title,
     hard,
     in_sentence,
+    is_all_or_nothing,
     is_missing,
 )
 from chexmsn.report.results import StressRun, stack
@@ -90,7 +91,7 @@ def cautions(runs: Sequence[StressRun]) -> list[str]:
 def _doubts(runs: Sequence[StressRun]) -> list[str]:
     """What answers to clean images left in doubt before the test."""
     told = [(run.label, doubt) for run in runs for doubt in run.get("doubts", default=[])]
-    return [f"In doubt about {label}: {doubt.rstrip('.')}." for label, doubt in told]
+    return [f"In doubt about {label}: {doubt}{'' if doubt.endswith(('.', '?')) else '.'}" for label, doubt in told]
 
 
 def differences(runs: Sequence[StressRun]) -> list[str]:
@@ -229,7 +230,8 @@ def _falls_to(record: pd.Series) -> str:
 
 def _name(record: pd.Series, with_severity: bool) -> str:
     title = in_sentence(corruption_title(record.corruption))
-    return f"{title} at severity {record.severity:g}" if with_severity else title
+    told = with_severity and not is_all_or_nothing(record.corruption)
+    return f"{title} at severity {record.severity:g}" if told else title
 
 
 def _seen(table: pd.DataFrame) -> Point:
