@@ -157,7 +157,7 @@ def _page(
         version=version("chexmsn"),
         numbers=numbers,
         level=_levels([*(run.get("level", default=0.95) for run in runs), *_level_of(comparison)]),
-        **of_runs,
+        **({"intervals": INTERVALS["percentile"]} | of_runs),  # a comparison alone has these
     )
 
 
@@ -176,6 +176,7 @@ def _of_runs(runs: Sequence[StressRun]) -> dict[str, Any]:
         "precision": by_condition(precision, conditions(precision), labels),
         "per_finding": {run.label: _finding_grid(run) for run in runs},
         "parameters": {run.label: parameters(run.info) for run in runs},
+        "intervals": listed(sorted({INTERVALS[run.get("interval", default="percentile")] for run in runs})),
     }
 
 
@@ -224,6 +225,7 @@ def _lede(runs: Sequence[StressRun], comparison: Comparison | None) -> str:
     return f"{models} under {len(tested)} conditions, on {listed(counts)}."
 
 
+INTERVALS = {"percentile": "Percentile", "bca": "Bias-corrected and accelerated"}
 HEADINGS: Mapping[str, str] = {
     "missing-regions": "When regions of the image are missing",
     "severity": "When the image is degraded",

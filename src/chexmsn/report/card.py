@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from chexmsn.core.files import write_atomic
-from chexmsn.report.conditions import CLEAN, Condition, at, at_conditions, headline, in_sentence, is_missing
+from chexmsn.report.conditions import CLEAN, Condition, at, at_conditions, headline, is_missing
 from chexmsn.report.pages import template
 from chexmsn.report.place import check_place
 from chexmsn.report.plans import focus, group_name, hardest
@@ -141,23 +141,19 @@ def _findings(run: StressRun, macro: pd.DataFrame) -> Table:
 
 
 def _groups(run: StressRun, macro: pd.DataFrame) -> Table:
-    """Clean AUROC of each group, its drop, and by how much that drop is above the one of the largest group."""
+    """Clean AUROC of each group, its drop, and how that differs from the drop of the largest group of its kind."""
     worst, table = focus(macro), stack_further([run], "subgroups")
-    head = ["Group", "Patients", "Clean macro AUROC", *([f"Drop, {worst.label}", "More than"] if worst else [])]
+    of_drops = [f"Drop, {worst.label}", "Less that of the largest"] if worst else []
+    head = ["Group", "Patients", "Clean macro AUROC", *of_drops]
     if table.empty:
         return Table("Subgroups", head, [])
     rows = table[(table.finding == MACRO) & (table.status == "ok")]
     drops, gaps = _drops_of_groups(rows, worst), _gaps(run, worst)
-    lines = [
-        [
-            group_name(*key),
-            f"{row.patients:,.0f}",
-            auroc(number_of(row)),
-            *([drops.get(key, "none"), gaps.get(key, "")] if worst else []),
-        ]
-        for row in _records(rows[rows.corruption == CLEAN])
-        if (key := (row.group, row.level))
-    ]
+    lines = []
+    for row in _records(rows[rows.corruption == CLEAN]):
+        key = row.group, row.level
+        lost = [drops.get(key, "none"), gaps.get(key, "")] if worst else []
+        lines.append([group_name(*key), f"{row.patients:,.0f}", auroc(number_of(row)), *lost])
     return Table("Subgroups", head, lines)
 
 
@@ -172,13 +168,8 @@ def _gaps(run: StressRun, worst: Condition | None) -> dict[tuple[str, str], str]
     if table.empty or worst is None:
         return {}
     rows = _records(at_conditions(table[table.finding == MACRO], [worst]))
-    return {
-        (
-            row.group,
-            row.level,
-        ): f"{in_sentence(group_name(row.group, row.against))}: {_signed(drop_of(row, 'absolute_drop'))}"
-        for row in rows
-    }
+    largest = {(row.group, row.against): "the largest" for row in rows}
+    return largest | {(row.group, row.level): _signed(drop_of(row, "absolute_drop")) for row in rows}
 
 
 def _reliance(run: StressRun, macro: pd.DataFrame) -> Table:

@@ -22,7 +22,7 @@ from chexmsn.report.conditions import (
     steps,
 )
 from chexmsn.report.curves import Panel
-from chexmsn.report.layout import legend, only_left, panels_of
+from chexmsn.report.layout import entitle, legend, only_left, panels_of
 from chexmsn.report.style import BLUES, MUTED, NARROW, PAPER, RC, WIDE, Look, shorten
 from chexmsn.report.style import looks as styles
 from chexmsn.report.tables import CHANCE
@@ -143,7 +143,7 @@ def findings_figure(rows: pd.DataFrame, looks: Looks, columns: int = 2) -> Figur
     with mpl.rc_context(RC):
         figure, axes = panels_of(len(looks), columns, height=0.23 * len(shown) + 1.9)
         for axis, (label, look) in zip(axes, looks.items(), strict=True):
-            axis.set_title(look.name)
+            entitle(axis, look.name, columns)
             _heat_map(axis, _grid(rows[rows.model == label], names, shown), size=_text_size(len(names), columns))
             places = np.arange(len(names)) + 0.5
             axis.set_xticks(

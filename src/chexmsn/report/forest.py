@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chexmsn.report.layout import legend, only_left, panels_of
+from chexmsn.report.layout import entitle, legend, only_left, panels_of
 from chexmsn.report.style import MUTED, PAPER, RC, Look, shorten
 
 _TITLE_WIDTH = 28  # letters above a panel of half a page, and of a phone
@@ -41,6 +41,7 @@ def forest_figure(panels: Sequence[Forest], looks: Mapping[str, Look], columns: 
     with mpl.rc_context(RC):
         figure, axes = panels_of(len(panels), columns, height=len(shown) * (0.13 * len(looks) + 0.17) + 0.6)
         for axis, panel in zip(axes, panels, strict=True):
+            entitle(axis, "\n".join(wrap(panel.title, _TITLE_WIDTH)), columns)
             _draw(axis, panel, looks, shown)
         only_left(axes, columns)
         legend(figure, looks if len(looks) > 1 else {})
@@ -48,7 +49,6 @@ def forest_figure(panels: Sequence[Forest], looks: Mapping[str, Look], columns: 
 
 
 def _draw(axis: Axes, panel: Forest, looks: Mapping[str, Look], shown: Sequence[str]) -> None:
-    axis.set_title("\n".join(wrap(panel.title, _TITLE_WIDTH)))
     for number, (series, look) in enumerate(looks.items()):
         shift = 0.7 * ((number + 0.5) / len(looks) - 0.5)
         _series(axis, panel.rows[panel.rows.series == series], look, shown, shift)

@@ -26,6 +26,11 @@ def panels_of(count: int, columns: int, height: float) -> tuple[Figure, list[Axe
     return figure, list(axes[:count])
 
 
+def entitle(axis: Axes, title: str, columns: int) -> None:
+    """A title above a panel of named rows: on a phone the names leave little room, and it ends where the panel ends."""
+    axis.set_title(title, loc="left" if columns > 1 else "right")
+
+
 def only_left(axes: Sequence[Axes], columns: int, label: str = "") -> None:
     """The panels of a row share their vertical axis: it is named and numbered once."""
     for number, axis in enumerate(axes):
