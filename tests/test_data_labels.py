@@ -1,5 +1,8 @@
 """Findings, label policies and splits: what holds for every input."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,11 +13,13 @@ from chexmsn.core.errors import UserError
 from chexmsn.data.labels import (
     CHEXPERT_FINDINGS,
     NIH_FINDINGS,
+    VINDR_FINDINGS,
     Policy,
     apply_policy,
     canonical,
     shared_findings,
 )
+from chexmsn.data.sources import openi, padchest
 from chexmsn.data.splits import check_no_leak, grouped_split, share_of_patients
 
 NIH_14 = [
@@ -123,3 +128,45 @@ def test_a_leak_names_the_first_patients():
     index = pd.DataFrame({"patient_id": list("aabbccddeeffg"), "split": ["train", "test"] * 6 + ["train"]})
     with pytest.raises(UserError, match=r"6 lie in several \(a, b, c, d, e, \.\.\.\)"):
         check_no_leak(index)
+
+
+def the_table_of_the_page() -> dict[str, list[str]]:
+    """The rows of the table of names in docs/labels.md: what each collection calls a finding."""
+    page = (Path(__file__).parents[1] / "docs" / "labels.md").read_text(encoding="utf-8")
+    table = page[page.index("| finding |") :].split("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    return {name: cells for name, *cells in rows}
+
+
+def test_the_page_lists_the_whole_vocabulary_and_every_name_on_it_is_known():
+    page = the_table_of_the_page()
+    assert set(page) == {*CHEXPERT_FINDINGS, *NIH_FINDINGS, *VINDR_FINDINGS}
+    for finding, (chexpert, nih, vindr, _, _) in page.items():
+        for name in filter(lambda cell: cell != "-", re.split(", ", f"{chexpert}, {nih}, {vindr}")):
+            assert canonical(name) == finding, name
+
+
+@pytest.mark.parametrize(("column", "meaning"), [(3, padchest.MEANING), (4, openi.MEANING)])
+def test_the_page_says_which_findings_a_collection_of_other_words_has(column, meaning):
+    page = the_table_of_the_page()
+    assert {finding for finding, cells in page.items() if cells[column] != "-"} == set(meaning)
+    for finding, cells in page.items():
+        assert cells[column] == "-" or meaning[finding]
+
+
+@pytest.mark.parametrize(
+    ("collection", "said", "meant"),
+    [
+        ("VinDr-CXR", "Nodule/Mass", "Nodule/Mass"),
+        ("VinDr-CXR", "Other disease", "Other Diseases"),
+        ("VinDr-CXR", "Pulmonary fibrosis", "Fibrosis"),
+        ("VinDr-CXR", "Enlarged PA", "Enlarged PA"),
+        ("VinDr-CXR", "Clavicle fracture", "Clavicle Fracture"),
+        ("PadChest", "COPD signs", "COPD Signs"),
+        ("PadChest", "tuberculosis sequelae", "Tuberculosis Sequelae"),
+        ("PadChest", "hiatal hernia", "Hernia"),
+        ("OpenI", "Fractures, Bone", "Fracture"),
+    ],
+)
+def test_what_only_resembles_a_finding_is_another(collection, said, meant):
+    assert canonical(said) == meant

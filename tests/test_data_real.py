@@ -96,7 +96,7 @@ def joined(real_data, tmp_path_factory):
 def test_the_archive_of_nih_says_the_same_as_the_csv_file(joined, real_data):
     said = read(real_data / "nih14", Config(**NIH)).iloc[: len(joined[0])]
     index = joined[0].index
-    assert (index["patient_id"] == said["patient_id"]).all()
+    assert ("nih-" + index["patient_id"] == said["patient_id"]).all()
     assert ((index["split"] == "test") == (said["split"] == "test")).all()
     for column in ("view", "sex", "age"):
         assert index[column].tolist() == said[column].tolist()

@@ -100,7 +100,7 @@ def read(folder: Path, config: Config) -> Table:
     images = inside(rows["Image Index"], file)
     places = files_below(folder, PLACES)
     _tell_missing(images, places)
-    patients = "nih-" + rows["Patient ID"].str.strip()  # a bare number may be another collection's patient, too
+    patients = rows["Patient ID"].str.strip()
     row_mm, column_mm = _pixel_mm(rows, places)
     columns = {
         "path": [places.get(name, f"{folder}/images/{name}") for name in images],
