@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 import pytest
 
 from chexmsn.core.errors import UserError
@@ -33,7 +33,7 @@ def home(tmp_path_factory) -> Path:
     write_model(home / "model")
     (home / "model" / "run.json").write_text("{}")
     images = Collection([open_pack(home / "first")], ["train"])
-    keep_trained_on(home / "model", "training", images, pd.RangeIndex(len(images)).to_numpy())
+    keep_trained_on(home / "model", "training", images, np.arange(len(images)))
     return home
 
 
@@ -50,6 +50,18 @@ def test_patients_of_training_are_known_again_in_another_pack(home, tmp_path):
     for place in ("model/classifier", "model/classifier/classifier.safetensors"):
         with pytest.raises(UserError, match="5 of the 5 patients"):
             stress(asked(home, model=home / place, data=home / "turned", out=tmp_path / "run"))
+
+
+def test_a_model_of_several_collections_knows_the_patients_of_each(home, tmp_path):
+    write_model(tmp_path / "model")
+    (tmp_path / "model" / "run.json").write_text("{}")
+    write_images(tmp_path / "third", NIH[:1], images=12)
+    options = {"split_as": "train", "findings": [NIH[0]], "key_prefix": "third/"}
+    third = prepare("csv", tmp_path / "third", tmp_path / "pack", options=options, size=PACK_SIZE, workers=1)
+    images = Collection([open_pack(home / "first"), third], ["train"])
+    keep_trained_on(tmp_path / "model", "pretraining", images, np.arange(len(images)))
+    with pytest.raises(UserError, match=r"5 of the 5 patients .* were in the pretraining"):
+        stress(asked(home, model=tmp_path / "model", data=home / "turned", out=tmp_path / "run"))
 
 
 def test_other_patients_of_the_collection_may_test(home, tmp_path):

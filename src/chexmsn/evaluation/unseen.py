@@ -50,7 +50,7 @@ def stage_that_saw(pack: Pack, split: str, provenance: Mapping[str, Any]) -> str
 
 
 def _check_patients(images: Collection, people: pd.DataFrame, model: Path) -> dict[str, Any]:
-    (origin,), tested = set(images.origins), set(hashed(set(images.patients)))
+    (origin,), tested = set(images.origins), set(hashed(set(images.index["patient_id"])))
     alike = people[people["patient"].isin(tested)]
     same = alike[alike["origin"] == origin]
     if len(same):

@@ -38,7 +38,8 @@ def keep_trained_on(
     """Write whose images a run is made with, and before them those of the encoder that it starts from, where known."""
     if not is_first():
         return
-    people = pd.DataFrame({"origin": images.origins[rows], "patient": images.patients[rows]}).drop_duplicates()
+    names = images.index["patient_id"].to_numpy()[rows]  # within their collection, which `origin` names
+    people = pd.DataFrame({"origin": images.origins[rows], "patient": names}).drop_duplicates()
     people["patient"] = hashed(people["patient"])
     people.insert(0, "stage", stage)
     before = None if encoder_from is None else read_trained_on(encoder_from)
