@@ -46,6 +46,12 @@ seen.unsorted = all("table.sortable").filter(table => {
   return !up || !rises(numbers().reverse());
 }).length;
 
+seen.csv = csv(document.querySelector("#results table.sortable"));
+const link = HTMLAnchorElement.prototype, click = link.click;
+link.click = function () { seen.saved = `${this.download} ${this.href.slice(0, 5)}`; };
+document.querySelector("#results button.save").click();
+link.click = click;
+
 seen.regions = all(".scroll").every(region => region.tabIndex === 0 && region.ariaLabel);
 seen.figures = all("figure svg").every(svg => svg.getAttribute("role") === "img" && svg.ariaLabel);
 seen.dark = getComputedStyle(document.body).backgroundColor;
@@ -108,6 +114,14 @@ def test_the_page_is_read_by_keyboard_and_in_the_dark(browser, pages, tmp_path):
     )
     assert seen["moved"] and seen["hushed"] and seen["buttons"] and seen["regions"] and seen["figures"]
     assert seen["unsorted"] == 0
+    head, clean, *rest = seen["csv"].splitlines()
+    assert head.startswith(
+        'Condition,"a model with a long name, fine-tuned","a model with a long name, fine-tuned (interval)"'
+    )
+    assert (
+        re.fullmatch(r"Clean,0\.\d{3,5},0\.\d{3} to 0\.\d{3},0\.\d{3,5},0\.\d{3} to 0\.\d{3}", clean) and len(rest) == 4
+    )
+    assert seen["saved"] == "macro-auroc-models-by-conditions.csv blob:"
     assert max(map(int, re.findall(r"\d+", seen["dark"])[:3])) < 60
 
 

@@ -1,6 +1,6 @@
 "use strict";
-// The only script: tables sort by a press on a column's head, and a number under the pointer or the keyboard's
-// focus says what it means. Without it the page reads the same.
+// The only script: tables sort by a press on a column's head, a table can be saved as CSV, and a number under the
+// pointer or the keyboard's focus says what it means. Without it the page reads the same.
 const value = (row, column) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
 const compare = (a, b) => (a === "" || b === "") ? (a === "") - (b === "") : (isNaN(a) || isNaN(b)) ? a.localeCompare(b) : a - b;
 
@@ -25,6 +25,45 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.addEventListener("click", () => sort(table, head));
     head.append(button);
   }
+}
+
+// A table as CSV: numbers with all their digits, intervals in a column of their own beside them.
+function words(cell) {
+  const copy = cell.cloneNode(true);
+  for (const extra of copy.querySelectorAll("small, [aria-hidden]")) extra.remove();
+  return copy.textContent.replace(/\s+/g, " ").trim();
+}
+
+function csv(table) {
+  const heads = [...table.tHead.rows[0].cells], rows = [...table.tBodies[0].rows];
+  const plain = text => text.replaceAll("\u2212", "-").replace(/\s+/g, " ").trim();
+  const quoted = text => /[",]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const ends = heads.map((_, k) => rows.map(row => row.cells[k].querySelector("small")?.textContent).find(Boolean));
+  const of = (cell, k) => {
+    const number = cell.classList.contains("number") && !isNaN(cell.dataset.sort);
+    return [number ? cell.dataset.sort : words(cell), ...(ends[k] ? [cell.querySelector("small")?.textContent ?? ""] : [])];
+  };
+  const head = heads.flatMap((cell, k) => [words(cell), ...(ends[k] ? [`${words(cell)} (${/ to |interval/.test(ends[k]) ? "interval" : "value"})`] : [])]);
+  const lines = [head, ...rows.map(row => [...row.cells].flatMap(of))];
+  return lines.map(line => line.map(text => quoted(plain(text))).join(",")).join("\n") + "\n";
+}
+
+function save(table, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([csv(table)], { type: "text/csv" }));
+  link.download = `${name.toLowerCase().replace(/[^a-z0-9]+/g, "-")}.csv`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  const region = table.closest(".scroll"), button = document.createElement("button");
+  button.type = "button";
+  button.className = "save";
+  button.textContent = "Save as CSV";
+  button.setAttribute("aria-label", `Save as CSV: ${region.ariaLabel}`);
+  button.addEventListener("click", () => save(table, region.ariaLabel));
+  region.after(button);
 }
 
 // Arrow keys walk through a table's numbers; Tab goes from table to table.
