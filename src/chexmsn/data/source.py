@@ -1,6 +1,9 @@
 """What every source has in common: its description, its options, and the table it hands over."""
 
 import argparse
+import gzip
+import io
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -23,6 +26,12 @@ LABEL = "label:"
 
 LOOK_ALIKE = "look-alike.json"
 """What `chexmsn fake` leaves beside its files; published counts do not apply to them."""
+
+LARGEST_TABLE = 1 << 29
+"""Bytes, unpacked: several times the largest table that was published."""
+
+LONGEST_HEADER = 1 << 16
+_GZIP = b"\x1f\x8b"
 
 TEXT_COLUMNS = ("image_key", "patient_id", "study_id", "view", "split", "sex")
 NUMBER_COLUMNS = ("age", "pixel_mm_row", "pixel_mm_column")
@@ -100,19 +109,37 @@ def find_table(folder: Path, name: str) -> Path | None:
 
 
 def read_text_table(file: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
-    """A CSV file (plain or .gz) with every value as text, blanks as "".
+    """A CSV file (plain or packed by gzip, whatever its name says) with every value as text, blanks as "".
 
     As text, identifiers stay what they are: no study turns into a float, no subject into a number that
-    equals no text. Raises UserError for a file that is no table or lacks one of the columns.
+    equals no text. Raises UserError for a file that is no table, has rows longer than its header, or lacks one of
+    the columns.
     """
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, EOFError, ValueError) as error:  # errors of parsing and of decoding are ValueErrors
+        table = pd.read_csv(io.BytesIO(_csv_content(file)), dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, EOFError, ValueError, zlib.error) as error:  # errors of parsing and of decoding are ValueErrors
         raise UserError(f"{file} cannot be read as a CSV table: {' '.join(str(error).split())}") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas would take the first columns for names of the rows
+        raise UserError(f"{file} has rows with more values than its header has names: get it anew, or mend the header")
     missing = [column for column in columns if column not in table]
     if missing:
         raise UserError(f"{file} lacks the column {', '.join(missing)}: it has {', '.join(table.columns)}")
     return table
+
+
+def _csv_content(file: Path) -> bytes:
+    """The bytes of the table, unpacked; OSError or ValueError for a pipe, a device, and what is absurdly large."""
+    if file.exists() and not file.is_file():
+        raise OSError("it is no file")
+    with file.open("rb") as stream:
+        is_packed = stream.read(len(_GZIP)) == _GZIP
+        stream.seek(0)
+        content = (gzip.GzipFile(fileobj=stream) if is_packed else stream).read(LARGEST_TABLE + 1)
+    if len(content) > LARGEST_TABLE:
+        raise ValueError(f"it has more than {LARGEST_TABLE >> 20} MB")
+    if len(content) > LONGEST_HEADER and not {10, 13} & {*content[:LONGEST_HEADER]}:
+        raise ValueError(f"its first line has more than {LONGEST_HEADER:,} characters")
+    return content
 
 
 def read_labels(table: pd.DataFrame, columns: Mapping[str, str], file: Path) -> pd.DataFrame:
