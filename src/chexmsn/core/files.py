@@ -84,5 +84,5 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no file {path}: is this the right folder?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no text, a number of 5,000 digits, a list in a list in ...
         raise UserError(f"{path} is not valid JSON ({error}): restore it or make the folder anew") from None

@@ -1,5 +1,6 @@
 """One image of a study, from the keys to the gray levels."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,10 +38,9 @@ class Spec:
     @classmethod
     def parse(cls, text: str) -> "Spec":
         """The specification in a text. Raises UserError for anything else."""
-        name, *numbers = text.split(":")
-        if name != "phantom" or len(numbers) != 5 or not all(number.isdecimal() for number in numbers):
+        if not re.fullmatch(r"phantom(:[0-9]{1,15}){5}", text):
             raise UserError(f"{text!r} is no image of the phantom: it reads phantom:seed:size:patient:study:image")
-        return cls(*map(int, numbers))
+        return cls(*map(int, text.split(":")[1:]))
 
 
 def picture(spec: Spec) -> UInt8[ndarray, "S S"]:

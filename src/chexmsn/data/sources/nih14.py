@@ -163,7 +163,8 @@ def _labels(text: pd.Series, file: Path) -> pd.DataFrame:
         raise UserError(
             f"{file}: row {row + 1} has the finding {unknown[0]!r}, which ChestX-ray14 does not know: correct the table"
         )
-    values = np.array([[label in names for label in LABELS] for names in named], np.float32)[codes]
+    values = np.array([[label in names for label in LABELS] for names in named], np.float32)
+    values = values.reshape(-1, len(LABELS))[codes]
     return pd.DataFrame(values, columns=[LABEL + canonical(label) for label in LABELS], index=text.index)
 
 

@@ -296,7 +296,7 @@ def _labels(text: pd.Series, also: Iterable[str], file: Path) -> pd.DataFrame:
 
 
 def _check_lists(text: pd.Series, codes: np.ndarray, named: Sequence[set[str] | None], file: Path) -> None:
-    unread = np.array([names is None for names in named])[codes] & ~text.isin(["", "nan"]).to_numpy()
+    unread = np.array([names is None for names in named], bool)[codes] & ~text.isin(["", "nan"]).to_numpy()
     if unread.any():
         row = int(np.flatnonzero(unread)[0])
         raise UserError(f"{file}: row {row + 1} has the labels {text.iloc[row][:60]!r}: give a list such as ['normal']")

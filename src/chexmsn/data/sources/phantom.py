@@ -14,7 +14,8 @@ import pandas as pd
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json, write_atomic, write_json
-from chexmsn.data.decode import Decoded
+from chexmsn.data.columns import numbers
+from chexmsn.data.decode import Decoded, UnreadableImage
 from chexmsn.data.phantom.people import FINDINGS, SPLITS, body_of, course, report
 from chexmsn.data.phantom.picture import Spec, field_of, picture
 from chexmsn.data.source import (
@@ -74,16 +75,16 @@ def read(folder: Path, config: Config) -> Table:
         said.loc[rows["study_id"]].reset_index(drop=True), {finding: finding for finding in FINDINGS}, studies
     )
     columns = {
-        "path": [str(Spec(info["seed"], info["size"], *map(int, image.split("-")))) for image in rows["image"]],
+        "path": f"phantom:{info['seed']}:{info['size']}:" + rows["image"].str.replace("-", ":"),
         "image_key": rows["dicom_id"],
         "patient_id": rows["subject_id"],
         "study_id": rows["study_id"],
         "view": rows["ViewPosition"],
         "split": rows["split"],
         "sex": blank_to_null(rows["sex"]),
-        "age": pd.to_numeric(rows["age"]),
-        "pixel_mm_row": pd.to_numeric(rows["pixel_mm"]),
-        "pixel_mm_column": pd.to_numeric(rows["pixel_mm"]),
+        "age": numbers(rows["age"]),
+        "pixel_mm_row": numbers(rows["pixel_mm"]),
+        "pixel_mm_column": numbers(rows["pixel_mm"]),
     }
     return check_table(make_table(columns, labels), images)
 
@@ -97,6 +98,8 @@ def _info(file: Path) -> dict[str, int]:
     info = read_json(file)
     if not isinstance(info, dict) or not {"seed", "size", "version"} <= info.keys():
         raise UserError(f"{file} must name seed, size and version of the phantom: write the folder anew")
+    if not (isinstance(info["seed"], int) and info["size"] in range(16, 8193)):
+        raise UserError(f"{file} must name a whole seed and 16 to 8192 pixels as size: write the folder anew")
     if info["version"] != VERSION:
         raise UserError(
             f"{file} is of version {info['version']} of the phantom, this is version {VERSION}: write the folder anew"
@@ -106,7 +109,10 @@ def _info(file: Path) -> dict[str, int]:
 
 def load(record: Mapping[str, Any], config: Config, enough: int) -> Decoded:
     """Draw the image whose specification stands in `path`."""
-    return Decoded.whole(picture(Spec.parse(record["path"])))
+    try:
+        return Decoded.whole(picture(Spec.parse(record["path"])))
+    except (UserError, IndexError):  # a study or an image that the patient has not
+        raise UnreadableImage(f"{record['path']} is no image of the phantom") from None
 
 
 def fake(folder: Path, *, patients: int = 8, seed: int = 0, size: int = 96) -> None:
