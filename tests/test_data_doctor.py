@@ -202,7 +202,7 @@ def test_archives_are_told_where_images_are_missing(folder):
 
 
 @mimic
-@pytest.mark.parametrize("content", [b"", gzip.compress(b"a,b\n" * 500, mtime=0)[:25], b"<html>Log in</html>", b"a\n"])
+@pytest.mark.parametrize("content", [b"", gzip.compress(b"a,b\n" * 500, mtime=0)[:25], b"<html>Log in</html>"])
 def test_a_damaged_table_is_told(folder, content):
     (folder / "mimic-cxr-2.0.0-split.csv.gz").write_bytes(content)
     told = examine(MIMIC, folder)

@@ -31,7 +31,7 @@ from chexmsn.data.squares import Form, Squares
 
 NAMES = lookup.names(SOURCES)
 OF_FILES = [name for name in NAMES if lookup.load(SOURCES, name).SOURCE.files]
-EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "3"))
 MEMORY = 6 << 30  # bytes of address space, of which the libraries take three by being loaded
 
 fuzzed = settings(
@@ -212,7 +212,7 @@ def test_what_is_no_image_file_is_left_out(look_alike, odd):
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("odd", [a_pipe, a_folder, a_device])
+@pytest.mark.parametrize("odd", [a_pipe, a_folder])
 def test_what_is_no_table_file_is_told(look_alike, odd):
     source, whole, _ = look_alike
     for victim in tables_of(whole):
@@ -261,7 +261,7 @@ def bombs() -> dict[str, bytes]:
     return {
         "huge.png": png_of(60_000, 60_000, 8, 0, rows=1),
         "larger-than-said.png": png_of(32, 32, 8, 0, rows=1_000_000),
-        "largest.png": png_of(9_400, 9_400, 16, 0),
+        "large.png": png_of(4_000, 4_000, 16, 0),
         "text.png": png_of(32, 32, 8, 0, *[text] * 4),
         "profile.png": png_of(32, 32, 8, 0, *[profile] * 4),
         "huge.jpg": jpeg_of(65_500, 65_500),
@@ -348,7 +348,7 @@ def pack_folder(tmp_path_factory):
     return place / "pack"
 
 
-@settings(fuzzed, max_examples=10 * EXAMPLES)
+@settings(fuzzed, max_examples=20 * EXAMPLES)
 @given(
     name=st.sampled_from(["images.npy", "index.parquet", "pack.json"]),
     how=st.sampled_from(HOW),

@@ -22,7 +22,7 @@ from chexmsn.core import lookup
 from chexmsn.core.errors import UserError
 from chexmsn.core.progress import progress
 from chexmsn.data._pool import ordered_map
-from chexmsn.data._tree import LEADS_OUT, Tree, fault, in_threads, is_page, walk
+from chexmsn.data._tree import HEAD, LEADS_OUT, Tree, fault, in_threads, is_page, walk
 from chexmsn.data.decode import SMALLEST_SIDE
 from chexmsn.data.pack import sha256
 from chexmsn.data.prepare import CHUNK, SOURCES
@@ -172,10 +172,17 @@ def _table_findings(table: TableFile, case: _Case) -> Iterator[Finding]:
         if table.needed:
             yield _missing_table(table, case)
         return
+    if _is_page(file):
+        yield Finding(
+            kind="table-damaged",
+            what=f"{file.name} is a web page and no table",
+            remedy="the site asked for a password: log in and fetch it anew",
+        )
+        return
     try:
         rows = read_text_table(file)
     except UserError as error:
-        yield _damaged_table(file, str(error))
+        yield Finding(kind="table-damaged", what=str(error), remedy="fetch it anew")
         return
     if lacking := [column for column in table.columns if column not in rows]:
         yield Finding(
@@ -205,12 +212,9 @@ def _missing_table(table: TableFile, case: _Case) -> Finding:
     return Finding(kind="table-missing", what=f"the table {table.name} is missing", remedy=remedy)
 
 
-def _damaged_table(file: Path, told: str) -> Finding:
+def _is_page(file: Path) -> bool:
     with file.open("rb") as content:
-        page = is_page(content.read(512))
-    what = f"{file.name} is a web page and no table" if page else told
-    remedy = "the site asked for a password: log in and fetch it anew" if page else "fetch it anew"
-    return Finding(kind="table-damaged", what=what, remedy=remedy)
+        return is_page(content.read(HEAD))
 
 
 def _published_counts(case: _Case) -> Iterator[Finding]:

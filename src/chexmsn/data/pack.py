@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,21 @@ FORMAT = 1
 
 IMAGES, INDEX, INFO, LEFT_OUT = "images.npy", "index.parquet", "pack.json", "left_out.csv"
 
-NEEDED = {"images", "size", "findings", "splits", "mean", "std", "fingerprint", "sha256"}
-"""What `pack.json` says that a pack cannot be read without."""
+NEEDED = {
+    "images": int,
+    "size": int,
+    "findings": list,
+    "splits": dict,
+    "mean": (float, int),
+    "std": (float, int),
+    "fingerprint": str,
+    "sha256": dict,
+}
+"""What `pack.json` says that a pack cannot be read without, and of what kind."""
+
+DTYPES = (np.uint8, np.uint16)
+
+_NO_ARRAY = (OSError, ValueError, OverflowError, SyntaxError, TokenError)  # what numpy raises for a damaged header
 
 
 @dataclass(frozen=True)
@@ -99,27 +113,30 @@ def open_pack(folder: Path) -> Pack:
     version = info.get("format") if isinstance(info, dict) else None
     if version != FORMAT:
         raise UserError(f"pack {folder} has format {version}, not {FORMAT}: prepare it anew")
-    if missing := sorted(NEEDED - info.keys()):
+    if missing := [name for name, kind in NEEDED.items() if not isinstance(info.get(name), kind)]:
         raise UserError(f"{folder / INFO} does not say {', '.join(missing)}: prepare the pack anew")
     _check_file(folder, INDEX, info)
     try:
         images = np.load(folder / IMAGES, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / IMAGES} cannot be read ({error}): prepare the pack anew") from None
-    if images.shape != (info["images"], info["size"], info["size"]):
-        raise UserError(f"{folder / IMAGES} holds {images.shape}, not what {INFO} says: prepare the pack anew")
+    except _NO_ARRAY as error:
+        raise UserError(
+            f"{folder / IMAGES} cannot be read ({' '.join(str(error).split())}): prepare the pack anew"
+        ) from None
+    if images.shape != (info["images"], info["size"], info["size"]) or images.dtype not in DTYPES:
+        told = f"{images.shape} of {images.dtype}"
+        raise UserError(f"{folder / IMAGES} holds {told}, not what {INFO} says: prepare the pack anew")
     return Pack(folder, images, pd.read_parquet(folder / INDEX), info)
 
 
 def verify(pack: Pack) -> None:
     """Read everything and compare the checksums. Raises UserError naming a file that changed."""
-    for name in pack.info["sha256"]:
+    for name in (IMAGES, INDEX):
         _check_file(pack.folder, name, pack.info)
 
 
 def _check_file(folder: Path, name: str, info: dict[str, Any]) -> None:
     try:
-        changed = sha256(folder / name) != info["sha256"][name]
+        changed = sha256(folder / name) != info["sha256"].get(name)
     except FileNotFoundError:
         raise UserError(f"pack {folder} lacks {name}: prepare it anew") from None
     if changed:
