@@ -89,12 +89,14 @@ def test_the_findings_have_their_canonical_names():
     assert [canonical(finding) for finding in MEANING] == list(MEANING)
 
 
+STRANGE = b'<?xml version="1.0" encoding="u5f-8"?><eCitation/>'
 BOMB = b'<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><eCitation><uId id="CXR1"/>&b;</eCitation>'
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"no xml", BOMB, b"<eCitation/>", b"<a>" + b" " * 1_000_001 + b"</a>", b"<a>" * 9000, b"\xff\xfe"]
-)
+LARGE = b"<a>" + b" " * 1_000_001 + b"</a>"
+
+
+@pytest.mark.parametrize("content", [b"", b"no xml", BOMB, b"<eCitation/>", LARGE, b"<a>" * 9000, b"\xff\xfe", STRANGE])
 def test_a_report_that_cannot_be_read_is_told_and_left_out(folder, content, caplog):
     (folder / XML / "1.xml").write_bytes(content)
     assert "CXR1" not in set(read(folder, Config())["patient_id"])

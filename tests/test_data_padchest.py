@@ -105,9 +105,10 @@ def test_nothing_else_is_evaluated(text):
     assert names is None or (text.startswith("[") and text.endswith("]"))
 
 
-@pytest.mark.parametrize(
-    "text", ["[" * 5000, "['a'" + ", 'a'" * 5000 + "]", "['a', 1]", "[__import__('os')]", "['a'] + ['b']", "normal"]
-)
+NO_LISTS = ["normal", "[" * 5000, "['a'" + ", 'a'" * 5000 + "]", "['a', 1]", "['a'] + ['b']", "[__import__('os')]"]
+
+
+@pytest.mark.parametrize("text", [*NO_LISTS, r"['\d']", r"['\U00110000']"])
 def test_what_is_no_list_names_the_row(folder, text):
     rewrite(folder / TABLE, lambda t: t.assign(Labels=["['normal']", text, *t["Labels"][2:]]))
     with pytest.raises(UserError, match=r"row 2 has the labels") as raised:
@@ -163,6 +164,12 @@ def test_a_missing_table_and_a_name_that_leads_out(folder):
         read(folder, ALL)
     (folder / TABLE).unlink()
     with pytest.raises(UserError, match=rf"lacks {TABLE}: see https"):
+        read(folder, ALL)
+
+
+def test_a_table_without_rows(folder):
+    rewrite(folder / TABLE, lambda t: t.iloc[:0])
+    with pytest.raises(UserError, match="no image is left to pack"):
         read(folder, ALL)
 
 

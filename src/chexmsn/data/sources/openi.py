@@ -165,7 +165,7 @@ def _from_reports(files: Sequence[Path]) -> Iterator[ImageOf]:
     for file in files:
         try:
             yield from _from_report(_parsed(file))
-        except (ElementTree.ParseError, OSError, ValueError) as error:
+        except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # the last: an unknown encoding
             broken.append(f"{file.name} ({error})")
     if broken:
         log.warning("%d of %d reports cannot be read and are left out, such as %s", len(broken), len(files), broken[0])

@@ -264,7 +264,8 @@ def _ages(rows: pd.DataFrame) -> pd.Series:
     return years.where(years.between(0, 120))
 
 
-_QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_ESCAPED = r"""\\(?:[\\'"nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})"""  # as Python prints what is not plain
+_QUOTED = rf"""(?:'(?:[^'\\\0\r\n]|{_ESCAPED})*'|"(?:[^"\\\0\r\n]|{_ESCAPED})*")"""
 _LIST = re.compile(rf"\[\s*(?:{_QUOTED}(?:\s*,\s*{_QUOTED})*)?\s*\]")
 _LONGEST = 10_000  # characters; the longest of the real ones has 421
 
@@ -279,7 +280,10 @@ def _names(text: str) -> set[str] | None:
     """
     if len(text) > _LONGEST or not _LIST.fullmatch(text):
         return None
-    return {name.strip() for name in ast.literal_eval(text)}
+    try:
+        return {name.strip() for name in ast.literal_eval(text)}
+    except SyntaxError:  # a number of a character that there is not
+        return None
 
 
 def _labels(text: pd.Series, also: Iterable[str], file: Path) -> pd.DataFrame:
