@@ -21,6 +21,7 @@ from chexmsn.data.pack import IMAGES, INDEX, INFO, LEFT_OUT
 from chexmsn.data.prepare import Job, Shard, prepare
 from chexmsn.data.sources import csv
 from chexmsn.data.squares import Squares
+from chexmsn.recipes.arguments import run_command
 
 FILES = (IMAGES, INDEX, INFO, LEFT_OUT)
 
@@ -314,6 +315,17 @@ def test_shards_of_another_configuration_are_not_merged(folder, tmp_path):
         )
     with pytest.raises(UserError, match=r'shard-2-of-2 was begun with another configuration .*fit: "pad" before'):
         Job("csv", folder, tmp_path / "pack", size=16, workers=1).merge(2)
+
+
+def test_shards_as_jobs_of_this_machine_where_there_is_no_slurm(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # no srun
+    expected = content(pack(folder, tmp_path / "expected").folder)
+    words = ["csv", str(folder), str(tmp_path / "pack"), "--size", "16", "--workers", "1", "--slurm", "2"]
+    run_command("prepare", words)
+    assert content(tmp_path / "pack") == expected
+    assert len(list((tmp_path / "pack.jobs").glob("*_log.out"))) == 2
+    with pytest.raises(UserError, match="give one of --shard, --merge and --slurm"):
+        run_command("prepare", [*words, "--merge", "2"])
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/0", "a/b", "-1/3"])

@@ -21,6 +21,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
 from chexmsn.data.pack import Pack
 from chexmsn.data.prepare import Job, Shard
+from chexmsn.evaluation.adapters._libraries import library
 from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, source_parser
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ class Config:
         follow_links: read also images that a link out of the folder leads to.
         shard: make one part only, such as 3/16, beside the pack.
         merge: join so many parts to the pack.
+        slurm: submit so many parts to Slurm as jobs of `workers` cores each (4 when empty), wait for them, and join
+            them. Needs submitit (pip install 'chexmsn[slurm]'); SBATCH_PARTITION, SBATCH_ACCOUNT ... are obeyed.
     """
 
     source: str
@@ -56,11 +59,12 @@ class Config:
     follow_links: bool = False
     shard: str | None = None
     merge: int | None = None
+    slurm: int | None = None
 
     def __post_init__(self) -> None:
-        check_limits(self, size="[16, 4096]", workers="[0, inf)", merge="[1, inf)")
-        if self.shard and self.merge:
-            raise UserError("a shard is made, or all are merged: give --shard or --merge, not both")
+        check_limits(self, size="[16, 4096]", workers="[0, inf)", merge="[1, inf)", slurm="[1, inf)")
+        if sum(way is not None for way in (self.shard, self.merge, self.slurm)) > 1:
+            raise UserError("a part is made, or all are joined: give one of --shard, --merge and --slurm")
 
 
 def parser(values: Mapping[str, Any]) -> ArgumentParser:
@@ -75,6 +79,19 @@ def run(arguments: Any) -> Pack | None:
     job = Job(**chosen)
     if c.shard:
         return job.make_shard(Shard.parse(c.shard))
-    pack = job.merge(c.merge) if c.merge else job.pack()
+    if c.slurm:
+        _make_shards_on_slurm(job, c.slurm)
+    pack = job.merge(c.merge or c.slurm) if c.merge or c.slurm else job.pack()
     log.info("%s holds %d images of %d px, %d were left out", pack.folder, len(pack), pack.size, pack.info["left_out"])
     return pack
+
+
+def _make_shards_on_slurm(job: Job, shards: int) -> None:
+    """As an array of jobs; where there is no Slurm, as processes of this machine. Merging names those that failed."""
+    place = job.out.with_name(f"{job.out.name}.jobs")
+    executor = library("submitit", "slurm").AutoExecutor(place)
+    executor.update_parameters(name="prepare", cpus_per_task=job.workers or 4, timeout_min=240)
+    parts = executor.map_array(job.make_shard, [Shard(number, shards) for number in range(1, shards + 1)])
+    log.info("%d jobs submitted, logs in %s; if this is stopped, give --merge %d later", shards, place, shards)
+    for part in parts:
+        part.wait()
