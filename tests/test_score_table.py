@@ -251,7 +251,7 @@ def test_columns_of_numbers_that_match_nothing_are_told(home, tmp_path, caplog):
 
 def test_probabilities_that_are_said_to_be_logits_are_told(home, tmp_path):
     (doubt,) = judged_doubts(home, tmp_path / "run", answers="logits")
-    assert "lie in [0, 1] and are said to be logits" in doubt
+    assert "the answers to 10 clean images lie in [0, 1] and are said to be logits" in doubt
 
 
 def with_validation(home: Path, place: Path) -> Path:

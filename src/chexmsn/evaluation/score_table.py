@@ -139,7 +139,14 @@ def _columns(table: pd.DataFrame, labelled: Sequence[str], config: ScoreTableCon
         if missing := [column for column in config.findings.values() if column not in table]:
             raise UserError(f"{config.scores} lacks the column {', '.join(missing)}: it has {', '.join(table.columns)}")
         return {column: name for name, column in config.findings.items()}
-    offered = [column for column in table if column not in _about(config)]
+    called = {canonical(name) for name in labelled}
+    numbers = set(table.select_dtypes("number"))
+    offered = [
+        column
+        for column in table
+        if column not in _about(config)
+        and (column in numbers or canonical(str(column).removeprefix("score:")) in called)
+    ]
     if not offered:
         raise UserError(f"{config.scores} has no column of numbers: one per finding is needed")
     names = [str(column).removeprefix("score:") for column in offered]
@@ -173,7 +180,9 @@ def _unused(table: pd.DataFrame, columns: Mapping[str, str], config: ScoreTableC
 
 
 def _misread(table: pd.DataFrame, columns: Mapping[str, str], config: ScoreTableConfig) -> list[str]:
-    return already_probabilities(table[list(columns)].to_numpy(np.float32), config.answers)
+    there = config.condition in table
+    clean = table[table[config.condition].fillna(CLEAN.corruption) == CLEAN.corruption] if there else table
+    return already_probabilities(clean[list(columns)].to_numpy(np.float32), config.answers)
 
 
 def _read(file: Path, image: str) -> pd.DataFrame:
