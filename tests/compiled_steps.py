@@ -1,8 +1,8 @@
 """Compiled steps beside plain ones; run as a program, because checks of annotated shapes cannot be compiled.
 
-    python tests/compiled_steps.py METHOD BACKEND PRECISION
+    python tests/compiled_steps.py METHOD[,METHOD ...] BACKEND PRECISION [DEVICE]
 
-prints one line of JSON: how often code was made, and by how much losses and gradient norms differ.
+prints a line of JSON for each method: how often code was made, and by how much losses and gradient norms differ.
 """
 
 import copy
@@ -82,9 +82,11 @@ def compared(name: str, backend: str, precision: str, device: str = "cpu") -> di
         "gradient_norm": max(
             abs(a["train/gradient_norm"] / b["train/gradient_norm"] - 1) for a, b in zip(wanted, given, strict=True)
         ),
-        "weights": furthest(plain.cpu(), other.cpu()),
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(compared(*sys.argv[1:])))
+    names, *how = sys.argv[1:]
+    for name in names.split(","):
+        counters.clear()
+        print(json.dumps(compared(name, *how)))
