@@ -1,6 +1,7 @@
 """OpenI: reports as XML and the tables of Kaggle, terms that become findings, reports that cannot be read."""
 
 import logging
+import os
 
 import pandas as pd
 import pytest
@@ -101,6 +102,15 @@ def test_a_report_that_cannot_be_read_is_told_and_left_out(folder, content, capl
     (folder / XML / "1.xml").write_bytes(content)
     assert "CXR1" not in set(read(folder, Config())["patient_id"])
     assert "1 of 9 reports cannot be read and are left out, such as 1.xml (" in caplog.text
+
+
+def test_a_report_that_is_no_file_is_told_and_left_out(folder, caplog):
+    (folder / XML / "1.xml").unlink()
+    os.mkfifo(folder / XML / "1.xml")
+    (folder / XML / "2.xml").unlink()
+    (folder / XML / "2.xml").mkdir()
+    assert not {"CXR1", "CXR2"} & set(read(folder, Config())["patient_id"])
+    assert "2 of 9 reports cannot be read and are left out, such as 1.xml (no file)" in caplog.text
 
 
 def test_nothing_but_broken_reports(folder):

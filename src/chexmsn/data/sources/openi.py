@@ -172,6 +172,8 @@ def _from_reports(files: Sequence[Path]) -> Iterator[ImageOf]:
 
 
 def _parsed(file: Path) -> ElementTree.Element:
+    if not file.is_file():
+        raise ValueError("no file")  # to read from a pipe would never end
     if file.stat().st_size > LARGEST_REPORT:
         raise ValueError(f"more than {LARGEST_REPORT} bytes")
     content = file.read_bytes()
