@@ -17,7 +17,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_atomic
 from chexmsn.core.limits import check_limits
 from chexmsn.core.progress import progress
-from chexmsn.data.decode import Fit, UnreadableImage, decode, enough_for, fit_square, to_depth
+from chexmsn.data.decode import Fit, Rendering, UnreadableImage, decode, enough_for, fit_square, to_depth
 from chexmsn.evaluation.adapters._model import Model
 from chexmsn.evaluation.adapters.chexmsn import model_of
 from chexmsn.evaluation.scoring import clean_scores
@@ -25,7 +25,7 @@ from chexmsn.models.artefact import ClassifierArtefact, load_classifier
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm", ".dicom")
 FULL_FIELD = 256 / 224  # the side that an image is fitted to, over the side that the network sees of it
 
 
@@ -35,9 +35,10 @@ class PredictConfig:
 
     Attributes:
         model: training run, classifier folder or checkpoint.
-        images: folder of JPEG or PNG images of any size, searched with all its subfolders.
+        images: folder of JPEG, PNG or DICOM images of any size, searched with all its subfolders.
         out: CSV file to write: one row per image, one probability per finding.
         fit: how an image becomes a square (crop, stretch or pad); as in the pack it was trained on when empty.
+        rendering: how DICOM is shown: window (that of the file) or mimic-cxr-jpg (as MIMIC-CXR-JPG was rendered).
         batch_size: images at once.
         workers: processes that read images; 0 reads in the main process.
         device: auto, cpu or gpu.
@@ -47,6 +48,7 @@ class PredictConfig:
     images: Path
     out: Path
     fit: Fit | None = None
+    rendering: Rendering = "window"
     batch_size: int = 64
     workers: int = 0
     device: str = "auto"
@@ -73,7 +75,8 @@ def predict(config: PredictConfig) -> Path:
     names = image_names(config.images)
     artefact = load_classifier(config.model)
     model = model_of(artefact).to(device)
-    files = _Files(config.images, names, round(model.input.size * FULL_FIELD), config.fit or _fit_of(artefact))
+    size, fit = round(model.input.size * FULL_FIELD), config.fit or _fit_of(artefact)
+    files = _Files(config.images, names, size, fit, config.rendering)
     batches = DataLoader(files, config.batch_size, num_workers=config.workers, collate_fn=list)
     read: list[Read] = []
     scores: list[Float32[np.ndarray, "B C"]] = []
@@ -96,7 +99,7 @@ def _fit_of(artefact: ClassifierArtefact) -> Fit:
 
 
 def image_names(folder: Path) -> list[str]:
-    """The paths of all JPEG and PNG files below a folder, relative to it, sorted.
+    """The paths of all JPEG, PNG and DICOM files below a folder, relative to it, sorted.
 
     Raises UserError where there is no folder, or none of them in it.
     """
@@ -120,8 +123,8 @@ class Read(NamedTuple):
 class _Files(Dataset):
     """The images of a folder, fitted to squares."""
 
-    def __init__(self, folder: Path, names: Sequence[str], size: int, fit: Fit) -> None:
-        self.folder, self.names, self.size, self.fit = folder, names, size, fit
+    def __init__(self, folder: Path, names: Sequence[str], size: int, fit: Fit, rendering: Rendering) -> None:
+        self.folder, self.names, self.size, self.fit, self.rendering = folder, names, size, fit, rendering
 
     def __len__(self) -> int:
         return len(self.names)
@@ -129,7 +132,7 @@ class _Files(Dataset):
     def __getitem__(self, index: int) -> Read:
         name = self.names[index]
         try:
-            pixels = decode(self.folder / name, enough_for(self.size, self.fit)).pixels
+            pixels = decode(self.folder / name, enough_for(self.size, self.fit), self.rendering).pixels
         except UnreadableImage as error:
             return Read(name, None, str(error))
         return Read(name, to_depth(fit_square(pixels, self.size, self.fit), np.dtype(np.uint8)), "")

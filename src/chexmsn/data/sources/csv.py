@@ -1,9 +1,10 @@
-"""Any folder of JPEG or PNG files with a table that says what they are."""
+"""Any folder of JPEG, PNG or DICOM files with a table that says what they are."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,9 @@ from PIL import Image
 
 from chexmsn.core.errors import UserError
 from chexmsn.data.columns import ages, inside, sexes
+from chexmsn.data.decode import decode
+from chexmsn.data.dicom import Rendering
+from chexmsn.data.image import Decoded
 from chexmsn.data.source import (
     Source,
     Table,
@@ -52,6 +56,7 @@ class Config:
         splits: what its values mean, {train: [0, 1, 2], validate: [3], test: [4]}; a value in no list is left out.
         split_as: one split for all images.
         shares: splits drawn by patient, {train: 0.8, validate: 0.1, test: 0.1}.
+        rendering: how DICOM is shown: window (that of the file) or mimic-cxr-jpg (as MIMIC-CXR-JPG was rendered).
         key_prefix: put before every image key, to keep the keys of joined packs apart.
         collection: whose patients these are, nih14 for a copy of NIH's; where empty, the name of the folder. In packs
             of one collection equal patient numbers are the same patient, in others they are not.
@@ -69,6 +74,7 @@ class Config:
     splits: Mapping[str, Sequence[str | int]] | None = None
     split_as: str | None = None
     shares: Mapping[str, float] | None = None
+    rendering: Rendering = "window"
     key_prefix: str = ""
     collection: str | None = None
 
@@ -117,6 +123,11 @@ def read(folder: Path, config: Config) -> Table:
 def collection(folder: Path, config: Config) -> str:
     """Whose patients these are, by the user's word."""
     return config.collection or folder.resolve().name
+
+
+def load(record: Mapping[str, Any], config: Config, enough: int) -> Decoded:
+    """One image; DICOM as asked."""
+    return decode(Path(record["path"]), enough, config.rendering)
 
 
 def _leads_out(name: str) -> bool:

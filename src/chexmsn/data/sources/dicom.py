@@ -198,9 +198,7 @@ def _patients(files: pd.DataFrame) -> pd.Series:
     if not known.all():
         log.warning("%d images name no patient: each of their studies counts as a patient of its own", (~known).sum())
     elif files["PatientID"].nunique() == 1 < files["StudyInstanceUID"].nunique():
-        log.warning(
-            "all images name the same patient: no split by patient is possible if that was put in for everybody"
-        )
+        log.warning("all images name one patient: if that stands for everybody, they cannot be split by patient")
     study = files["StudyInstanceUID"].where(files["StudyInstanceUID"] != "", files["SOPInstanceUID"])
     return files["PatientID"].where(known, study)
 

@@ -11,10 +11,11 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,7 @@ SPLITS = {"train": "train", "val": "validate", "test": "test"}
 
 _NAME = re.compile(r"(chestmnist|pneumoniamnist)(_\d+)?\.npz")
 _LARGEST_SIDE, _MOST_IMAGES = 4096, 10_000_000  # far beyond any of its files: what a damaged or hostile one may say
+_HEADS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _BROKEN = (OSError, EOFError, KeyError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 log = logging.getLogger(__name__)
@@ -64,15 +66,36 @@ class Config:
     file: str | None = None
 
 
-class _Array(NamedTuple):
-    """An array in an archive: its numbers are read from `stream`, which can go to any place, forward cheaply."""
+class _Array:
+    """An array in an archive, its head read, none of its numbers yet; nothing is ever unpickled."""
 
-    stream: zipfile.ZipExtFile
-    start: int
-    shape: tuple[int, ...]
-    dtype: np.dtype
+    def __init__(self, file: Path, name: str) -> None:
+        self.file = file.open("rb")
+        try:
+            self.stream = zipfile.ZipFile(self.file).open(f"{name}.npy")  # noqa: SIM115  `close` does it
+            version = np.lib.format.read_magic(self.stream)
+            self.shape, by_columns, self.dtype = _HEADS[version](self.stream)
+            if by_columns or self.dtype.hasobject or not self.shape or self.shape[0] > _MOST_IMAGES:
+                raise ValueError(f"{name} is {self.dtype} {self.shape}, which no file of MedMNIST is")
+        except _BROKEN:
+            self.close()
+            raise
+        self.start = self.stream.tell()
+
+    def close(self) -> None:
+        """Leave the file."""
+        self.file.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def all(self) -> Shaped[np.ndarray, "..."]:
+        """Every number; to be asked once."""
+        content = self.stream.read(math.prod(self.shape) * self.dtype.itemsize)
+        return np.frombuffer(content, self.dtype).reshape(self.shape)
 
     def row(self, number: int) -> Shaped[np.ndarray, "..."]:
+        """One image: cheap behind the last one, while one before it starts from the beginning."""
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
         self.stream.seek(self.start + number * size)
         return np.frombuffer(self.stream.read(size), self.dtype).reshape(self.shape[1:])
@@ -105,8 +128,9 @@ def _file(folder: Path, name: str | None) -> Path:
 
 def _part(file: Path, name: str, split: str) -> Table:
     """The table of one split."""
-    images, labels = _open(file, f"{split}_images"), _labels(file, f"{split}_labels")
     findings = LABELS[name]
+    with closing(_Array(file, f"{split}_images")) as images, closing(_Array(file, f"{split}_labels")) as said:
+        labels = _labels(said)
     if images.dtype != np.uint8 or len(images.shape) != 3 or max(images.shape[1:]) > _LARGEST_SIDE:
         raise ValueError(f"{split}_images holds {images.dtype} {images.shape}, not gray images of 8 bits")
     if labels.shape != (images.shape[0], len(findings)):
@@ -134,26 +158,13 @@ def load(record: Mapping[str, Any], config: Config, enough: int) -> Decoded:
 @lru_cache(maxsize=len(SPLITS))
 def _kept_open(file: Path, name: str) -> _Array:
     """Each process inflates the file once, on its way from the first image to the last."""
-    return _open(file, name)
+    return _Array(file, name)
 
 
-def _labels(file: Path, name: str) -> Integer[np.ndarray, "N C"]:
-    array = _open(file, name)
+def _labels(array: _Array) -> Integer[np.ndarray, "N C"]:
     if array.dtype.kind not in "ui" or len(array.shape) != 2 or array.shape[1] > len(LABELS["chestmnist"]):
-        raise ValueError(f"{name} holds {array.dtype} {array.shape}")
-    content = array.stream.read(math.prod(array.shape) * array.dtype.itemsize)
-    return np.frombuffer(content, array.dtype).reshape(array.shape)
-
-
-def _open(file: Path, name: str) -> _Array:
-    """An array of the archive, its head read, none of its numbers yet; nothing is ever unpickled."""
-    stream = zipfile.ZipFile(file).open(f"{name}.npy")  # noqa: SIM115  the array stays open for `row`
-    version = np.lib.format.read_magic(stream)
-    heads = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    shape, by_columns, dtype = heads[version](stream)
-    if by_columns or dtype.hasobject or not shape or shape[0] > _MOST_IMAGES:
-        raise ValueError(f"{name} is {dtype} {shape}, which no file of MedMNIST is")
-    return _Array(stream, stream.tell(), shape, dtype)
+        raise ValueError(f"its labels are {array.dtype} {array.shape}")
+    return array.all()
 
 
 def fake(folder: Path, *, patients: int = 8, seed: int = 0, size: int = 96) -> None:
