@@ -147,7 +147,7 @@ def _table(folder: Path, labels: Mapping[str, pd.DataFrame], config: Config) -> 
     columns = {
         "path": _paths(folder, given, images),
         "image_key": images,
-        "patient_id": "vindr-" + images,
+        "patient_id": images,
         "view": "PA",
         "split": _splits(given, images, config),
     }
