@@ -39,8 +39,8 @@ def finish(partial: Partial, table: Table, recorded: dict[str, Any], folder: Pat
     _tell_dropped_alpha(int(notes["alpha"].notna().sum()))
     kept, notes = table[readable].reset_index(drop=True), notes[readable].reset_index(drop=True)
     index = _index(kept, notes, recorded["size"], recorded["fit"])
-    _write_index(partial.pack / INDEX, index)
-    info = recorded | _summary(index, notes, recorded) | {"left_out": int((~readable).sum())}
+    write_index(partial.pack / INDEX, index)
+    info = recorded | summary(index, notes, recorded) | {"left_out": int((~readable).sum())}
     info["sha256"] = {name: sha256(partial.pack / name) for name in (IMAGES, INDEX)}
     write_json(partial.pack / INFO, {"format": FORMAT, **info})
     partial.publish()
@@ -76,13 +76,14 @@ def _index(kept: Table, notes: pd.DataFrame, size: int, fit: str) -> pd.DataFram
     return index
 
 
-def _write_index(file: Path, index: pd.DataFrame) -> None:
+def write_index(file: Path, index: pd.DataFrame) -> None:
+    """The index as Parquet, every text column typed as text."""
     text = {"content_hash", *TEXT_COLUMNS}  # typed here, as a column of nulls alone would have no type
     fields = [(name, pa.string() if name in text else pa.from_numpy_dtype(index[name].dtype)) for name in index]
     index.to_parquet(file, index=False, schema=pa.schema(fields))
 
 
-def _summary(index: pd.DataFrame, notes: pd.DataFrame, recorded: dict[str, Any]) -> dict[str, Any]:
+def summary(index: pd.DataFrame, notes: pd.DataFrame, recorded: dict[str, Any]) -> dict[str, Any]:
     """Counts, findings, fingerprint, and mean and deviation of the training pixels in [0, 1]."""
     counts = index["split"].value_counts()
     train = (index["split"] == "train").to_numpy() | ("train" not in counts)

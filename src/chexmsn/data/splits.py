@@ -1,11 +1,12 @@
 """Splits are made and checked by patient, never by image."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 
 from chexmsn.core.draws import Draws, keys_of
 from chexmsn.core.errors import UserError
@@ -59,6 +60,41 @@ def grouped_split(patients: Sequence[str], shares: Mapping[str, float], seed: in
     ends = np.round(np.cumsum(list(shares.values())) * len(order)).astype(int)
     split_of = dict(zip(order, np.repeat(list(shares), np.diff(ends, prepend=0)).tolist(), strict=True))
     return [split_of[patient] for patient in patients]
+
+
+def folds(patients: Sequence[str], labels: Float[np.ndarray, "N C"], count: int, seed: int) -> Int64[np.ndarray, "N"]:
+    """A fold, 0 to count - 1, per image: whole patients, and of every finding about as many in each fold.
+
+    Patients are dealt out by their rarest finding, the rarest of all first and those of many images first, each to
+    the fold with the fewest images of that finding, then the fewest of all. Raises UserError for fewer than two
+    folds, or fewer patients than folds.
+
+    >>> parts = folds(["a", "b", "a", "c"], np.array([[1.0], [0], [1], [1]]), 2, seed=0)
+    >>> bool(parts[0] == parts[2] != parts[3])
+    True
+    """
+    order = _shuffled(patients, seed)
+    if not 2 <= count <= len(order):
+        raise UserError(f"there must be 2 to {len(order)} folds, one patient in each at least, not {count}")
+    rarest, images = _rarest_finding(patients, labels), Counter(patients)
+    order.sort(key=lambda patient: (rarest[patient], -images[patient]))  # stable: the seed decides between equals
+    held: dict[int, list[int]] = {}
+    total, fold_of = [0] * count, {}
+    for patient in order:
+        alike = held.setdefault(rarest[patient], [0] * count)
+        fold = min(range(count), key=lambda fold: (alike[fold], total[fold]))
+        fold_of[patient] = fold
+        alike[fold] += images[patient]
+        total[fold] += images[patient]
+    return np.array([fold_of[patient] for patient in patients], np.int64)
+
+
+def _rarest_finding(patients: Sequence[str], labels: Float[np.ndarray, "N C"]) -> dict[str, int]:
+    """By patient, the place of the rarest finding it has in the order of rarity; the number of findings for none."""
+    present = pd.DataFrame(labels == 1).groupby(np.asarray(patients, dtype=object)).any()
+    by_rarity = present[present.sum().sort_values(kind="stable").index].to_numpy()
+    first = np.where(by_rarity.any(axis=1), by_rarity.argmax(axis=1) if by_rarity.size else 0, by_rarity.shape[1])
+    return dict(zip(present.index, first.tolist(), strict=True))
 
 
 def chosen(index: pd.DataFrame, splits: Sequence[str], share: float, seed: int) -> pd.DataFrame:
