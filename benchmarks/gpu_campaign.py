@@ -21,17 +21,18 @@ typeshed_client the larger part) and put both folders on the path:
     pip install --no-deps --no-index --target libraries wheels/*.whl          # there
     PYTHONPATH=src:libraries python benchmarks/gpu_campaign.py --out $OUT
 
-beartype, gdcm, tensorboard and lightly are not needed. The rival on the same machine is not part of it: see
-docs/speed.md.
+beartype, gdcm and tensorboard are not needed. The last stage needs lightly, and says so where it is missing.
 """
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ class Scale:
     copied: int = 4096
     compile: bool = True
     options: tuple[tuple[str, Any], ...] = ()
+    rivals: tuple[str, ...] = ("vit_small_patch16_224", "vit_tiny_patch16_224")
 
 
 TINY = Scale(
@@ -94,6 +96,7 @@ TINY = Scale(
     matrix=256,
     copied=1,
     compile=False,
+    rivals=("vit_tiny_patch16_224",),
     options=(("prototypes", 16), ("head_hidden", 32), ("head_out", 16), ("focal_views", 2), ("focal_size", 32)),
 )
 
@@ -237,6 +240,24 @@ def stressed(site: Site) -> Row:
     return end_to_end(network, pack, site.scratch, site.device, batch_size=min(250, scale.tested))
 
 
+def rival(site: Site) -> Iterator[Measurement]:
+    """lightly's MSN pipeline from 384 px files, on all cores; images per second end to end."""
+    workers = os.cpu_count() if site.device.type == "cuda" else 0
+    for encoder in site.scale.rivals:
+        yield f"lightly, {encoder}", lambda encoder=encoder: rivalled(site, encoder, workers)
+
+
+def rivalled(site: Site, encoder: str, workers: int) -> Row:
+    if find_spec("lightly") is None:
+        return {"not_measured": "lightly is not on this machine"}
+    from gpu_peer import draw_files, rate
+
+    count, batch = (4096, 256) if site.device.type == "cuda" else (8, 4)
+    files = draw_files(site.scratch / "files", count)
+    how = {"batch_size": batch, "workers": workers, "seconds": 4 * site.scale.seconds}
+    return {"batch": batch, "workers": workers, "images_per_second": rate(files, site.device, encoder=encoder, **how)}
+
+
 def agreement(site: Site) -> Iterator[Measurement]:
     """Corruptions and views here against a CPU: fields of noise agree in distribution, everything else in value."""
     for name in NOISES:
@@ -275,6 +296,7 @@ STAGES: Mapping[str, Callable[[Site], Iterator[Measurement]]] = {
     "stages": stages,
     "sweep": sweep,
     "agreement": agreement,
+    "rival": rival,
 }
 
 
