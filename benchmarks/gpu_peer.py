@@ -16,7 +16,7 @@ from pretraining_speed_peer import MOMENTUM, batches, build
 
 
 def draw_files(folder: Path, count: int, side: int = 384) -> Path:
-    """Smooth noise, which JPEG codes to about the size of a radiograph of that side (50 kB)."""
+    """Smooth noise, with some grain: 27 kB each."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for number in range(count):
