@@ -398,3 +398,37 @@ def test_a_second_process_waits_for_the_first(folder, tmp_path, caplog):
     assert len(packed) == 20
     assert process.wait(timeout=60) == 0
     process.stderr.close()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from chexmsn.data import prepare, squares
+
+prepare.CHUNK = 3
+call = squares.Squares.__call__
+
+
+def dies(self, records):
+    if records[0]["image_key"].startswith("images/0009"):
+        os.kill(os.getpid(), signal.SIGKILL)  # as the system does where memory is short
+    return call(self, records)
+
+
+squares.Squares.__call__ = dies
+if __name__ == "__main__":
+    from chexmsn.core.errors import UserError
+    try:
+        prepare.prepare("csv", Path(sys.argv[1]), Path(sys.argv[2]), size=16, workers=2)
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_the_death_of_a_worker_is_told_with_the_remedy_and_loses_nothing(folder, tmp_path):
+    (tmp_path / "killed.py").write_text(KILLED)
+    words = [sys.executable, tmp_path / "killed.py", folder, tmp_path / "pack"]
+    told = subprocess.run(words, capture_output=True, text=True, timeout=120).stdout
+    assert "a worker process was killed, perhaps for want of memory: what was done is kept" in told
+    assert "give the same command with fewer than 2 workers" in told
+    assert content(pack(folder, tmp_path / "pack").folder) == content(pack(folder, tmp_path / "expected").folder)
