@@ -106,10 +106,15 @@ def until_done(work, journal):
         if not child:
             work()
             os._exit(0)
-        while not (ended := os.waitpid(child, os.WNOHANG)[0]) and lines(journal) <= done:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        while not ended and lines(journal) <= done:
             time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.15))
-        if ended or os.waitpid(child, os.WNOHANG)[0]:
+            ended, status = os.waitpid(child, os.WNOHANG)
+        if not ended:
+            time.sleep(draw.uniform(0, 0.15))
+            ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            assert status == 0
             return
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

@@ -85,7 +85,7 @@ def test_a_pack_of_another_format(copy):
     with pytest.raises(UserError, match="has format None, not 1"):
         open_pack(copy)
     write_json(copy / INFO, {"format": 1, "size": 16})
-    with pytest.raises(UserError, match="does not say findings, fingerprint, images"):
+    with pytest.raises(UserError, match="does not say images, findings, splits, mean"):
         open_pack(copy)
 
 
