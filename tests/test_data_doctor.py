@@ -239,6 +239,11 @@ def test_nothing_is_read_or_fetched_through_links_that_lead_out(folder, tmp_path
     assert finding.kind == "image-outside"
     assert {str(place.relative_to(folder)) for place in (victim, other)} <= {*finding.examples}
     assert told.to_fetch == ()  # a download through a link would overwrite what it leads to
+    assert kinds(folder, follow_links=True, thorough=True) == {}
+    (secret / victim.name).write_bytes(b"")
+    told = examine(MIMIC, folder, follow_links=True)
+    assert [finding.kind for finding in told.findings] == ["image-empty"]
+    assert told.to_fetch == ()
 
 
 @mimic

@@ -48,14 +48,15 @@ def in_threads(look: Callable[[Task], Result], tasks: Sequence[Task], threads: i
             yield from results
 
 
-def walk(folder: Path, threads: int) -> Tree:
-    """Everything below the folder, level by level. Links are followed as long as they stay inside it."""
+def walk(folder: Path, threads: int, follow_links: bool = False) -> Tree:
+    """Everything below the folder, level by level. Links are followed as long as they stay inside it, or all."""
     root = os.path.realpath(folder)
+    within = "" if follow_links else root
     sizes, strange, linked = {}, {}, set()
     folders, level = {""}, [""]
     while level:
         inner: list[str] = []
-        for here in in_threads(lambda place: _look(root, place), level, threads):
+        for here in in_threads(lambda place: _look(root, place, within), level, threads):
             sizes.update(here.files)
             strange.update(here.strange)
             inner += [place for place in here.folders if not _seen(root, place, linked)]
@@ -64,7 +65,7 @@ def walk(folder: Path, threads: int) -> Tree:
     return Tree(sizes, folders, strange)
 
 
-def _look(root: str, place: str) -> _Here:
+def _look(root: str, place: str, within: str) -> _Here:
     here = _Here([], [], [])
     try:
         entries = list(os.scandir(f"{root}/{place}"))
@@ -72,12 +73,12 @@ def _look(root: str, place: str) -> _Here:
         here.strange.append((place, f"cannot be opened ({error.strerror})"))
         return here
     for entry in entries:
-        _sort_in(here, root, f"{place}/{entry.name}".removeprefix("/"), entry)
+        _sort_in(here, within, f"{place}/{entry.name}".removeprefix("/"), entry)
     return here
 
 
-def _sort_in(here: _Here, root: str, place: str, entry: os.DirEntry) -> None:
-    if entry.is_symlink() and (reason := _bad_link(root, entry)):
+def _sort_in(here: _Here, within: str, place: str, entry: os.DirEntry) -> None:
+    if entry.is_symlink() and (reason := _bad_link(within, entry)):
         here.strange.append((place, reason))
     elif entry.is_dir():
         here.folders.append(place)
@@ -87,11 +88,11 @@ def _sort_in(here: _Here, root: str, place: str, entry: os.DirEntry) -> None:
         here.strange.append((place, NO_FILE))
 
 
-def _bad_link(root: str, entry: os.DirEntry) -> str | None:
+def _bad_link(within: str, entry: os.DirEntry) -> str | None:
     target = os.path.realpath(entry.path)
     if not Path(target).exists():
         return "a link to nothing"
-    return None if target == root or target.startswith(root + os.sep) else LEADS_OUT
+    return None if target == within or target.startswith(within + os.sep) else LEADS_OUT
 
 
 def _seen(root: str, place: str, linked: set[str]) -> bool:

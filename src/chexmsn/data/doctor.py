@@ -33,7 +33,7 @@ from chexmsn.data.squares import Form, Squares
 SHOWN = 3  # examples of a finding
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
-UNFINISHED = (".part", ".crdownload", ".aria2", "_.gstmp", ".gstmp", ".tmp")
+UNFINISHED = (".part", ".crdownload", ".aria2", ".gstmp", "._gstmp", ".tmp")
 SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,7 @@ class _Case:
     config: Any
     tree: Tree
     workers: int | None
+    follow_links: bool
 
     @property
     def threads(self) -> int:
@@ -118,6 +119,7 @@ def examine(
     seed: int = 0,
     thorough: bool = False,
     workers: int | None = None,
+    follow_links: bool = False,
 ) -> Diagnosis:
     """Compare a folder with what its source says should lie there, for the images that the arguments choose.
 
@@ -127,7 +129,8 @@ def examine(
     module, folder = lookup.load(SOURCES, source), Path(folder).absolute()
     config = make_config(module, options or {})
     need_folder(folder)
-    case = _Case(source, folder, module, config, walk(folder, workers or 8), workers)
+    tree = walk(folder, workers or 8, follow_links)
+    case = _Case(source, folder, module, config, tree, workers, follow_links)
     log.info("%s holds %d files in %d folders", folder, len(case.tree.sizes), len(case.tree.folders))
     findings = {table.name: list(_table_findings(table, case)) for table in module.SOURCE.tables}
     to_fetch = [name for name, found in findings.items() if found]
@@ -151,7 +154,7 @@ def _refused(error: UserError) -> Finding:
 def _diagnosis(
     case: _Case, images: Mapping[str, Any], findings: Iterable[Finding], to_fetch: Iterable[str]
 ) -> Diagnosis:
-    named = tuple(place for place in to_fetch if _may_be_fetched(place, case.tree))
+    named = tuple(place for place in to_fetch if _may_be_fetched(place, case))
     return Diagnosis(
         source=case.source, folder=str(case.folder), images=images, findings=tuple(findings), to_fetch=named
     )
@@ -266,10 +269,11 @@ def _strange(place: str, tree: Tree) -> str | None:
     return next((tree.strange[part] for part in (place, *_above(place)) if part in tree.strange), None)
 
 
-def _may_be_fetched(place: str, tree: Tree) -> bool:
+def _may_be_fetched(place: str, case: _Case) -> bool:
     """Whether a download may write there: through a link it would overwrite what the link leads to."""
-    usual = place.isprintable() and not _leads_out(place) and place not in tree.folders
-    return usual and _strange(place, tree) is None
+    root = os.path.realpath(case.folder)
+    inside = not _leads_out(place) and os.path.realpath(f"{root}/{place}").startswith(root + os.sep)
+    return inside and place.isprintable() and place not in case.tree.folders and _strange(place, case.tree) is None
 
 
 def _above(place: str) -> list[str]:
@@ -308,7 +312,7 @@ def _changed(case: _Case, places: list[str], published: Mapping[str, str]) -> di
 
 
 def _undecodable(case: _Case, table: Table) -> dict[str, str]:
-    look = Squares(Form(case.source, asdict(case.config), SMALLEST_SIDE), case.folder)
+    look = Squares(Form(case.source, asdict(case.config), SMALLEST_SIDE), case.folder, case.follow_links)
     records = (table.iloc[start : start + CHUNK].to_dict("records") for start in range(0, len(table), CHUNK))
     notes = (note for _, notes in ordered_map(look, records, case.processes, [look.__module__]) for note in notes)
     told = progress(notes, total=len(table), title="decoding", unit="image")
@@ -326,7 +330,7 @@ _OF_REASON = {
     "outside the folder": ("image-outside", "the table names places outside the folder: nothing is read from there"),
     LEADS_OUT: (
         "image-outside",
-        "delete the links, or put copies in their place: nothing is read or fetched through them",
+        "give --follow_links, to prepare too, where they are your own, else delete them: nothing is fetched through them",
     ),
 }
 _OF_OTHERS = ("image-unusable", "fetch them anew, or go on: `chexmsn prepare` lists them and leaves them out")

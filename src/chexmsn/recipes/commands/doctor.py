@@ -43,6 +43,7 @@ class Config:
             instead of its first and last bytes.
         list: a file to be written with the places of what is to be fetched, one a line.
         json: print the whole diagnosis as JSON, for machines.
+        follow_links: look also at what links out of the folder lead to.
         workers: threads that look, or processes that decode; eight, and one per core, when empty.
     """
 
@@ -55,6 +56,7 @@ class Config:
     thorough: bool = False
     list: Path | None = None
     json: bool = False
+    follow_links: bool = False
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -69,8 +71,9 @@ def parser(values: Mapping[str, Any]) -> ArgumentParser:
 def run(arguments: Any) -> Diagnosis:
     """Examine, print, and write the list."""
     c = as_dataclass(Config, arguments)
-    how = {"splits": c.splits, "share": c.share, "seed": c.seed, "thorough": c.thorough, "workers": c.workers}
-    diagnosis = examine(c.source, c.folder, options=c.options, **how)
+    how = {"splits": c.splits, "share": c.share, "seed": c.seed, "thorough": c.thorough}
+    also = {"workers": c.workers, "follow_links": c.follow_links}
+    diagnosis = examine(c.source, c.folder, options=c.options, **how, **also)
     if c.list is not None:
         lines = "".join(f"{_printable(place)}\n" for place in diagnosis.to_fetch)
         write_atomic(c.list, lambda path: path.write_text(lines, encoding="utf-8"))
