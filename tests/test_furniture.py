@@ -14,6 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from chexmsn.core.lookup import names
 from chexmsn.recipes.arguments import parse
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,10 +60,18 @@ def test_every_package_is_on_the_map():
 
 
 def test_links_between_the_pages_lead_somewhere():
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())]
     assert links
     assert [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_source_has_a_page_and_the_index_names_it():
+    pages = ROOT / "docs" / "collections"
+    index = (pages / "README.md").read_text(encoding="utf-8")
+    for name in names("chexmsn.data.sources"):
+        assert (pages / f"{name}.md").is_file(), name
+        assert f"| [{name}]({name}.md) |" in index
 
 
 def examples_of_the_readme() -> list[list[str]]:

@@ -330,7 +330,7 @@ _OF_REASON = {
     "outside the folder": ("image-outside", "the table names places outside the folder: nothing is read from there"),
     LEADS_OUT: (
         "image-outside",
-        "give --follow_links, to prepare too, where they are your own, else delete them: nothing is fetched through them",
+        "give --follow_links, to prepare too, where they are yours, else delete them: nothing is fetched through them",
     ),
 }
 _OF_OTHERS = ("image-unusable", "fetch them anew, or go on: `chexmsn prepare` lists them and leaves them out")
