@@ -197,7 +197,7 @@ def test_spoilt_tables_are_one_clear_line(folder, what):
 
 
 def test_what_is_no_table_is_named(folder):
-    (folder / SPLIT).write_bytes(b"this is not gzip")
+    (folder / SPLIT).write_bytes(b"\x1f\x8b and no gzip after its mark")
     with pytest.raises(UserError, match=r"split.csv.gz cannot be read as a CSV table"):
         read(folder, Config())
 

@@ -131,6 +131,7 @@ class Rows(Collection):
     """As much of a collection as a loader needs."""
 
     keys = None
+    dtype = np.dtype(np.uint8)
 
     def __init__(self, count: int) -> None:
         self.keys = np.arange(count) * 7919

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from chexmsn.core.errors import UserError
+from chexmsn.data.image import UnreadableImage
 from chexmsn.data.phantom.exposure import Technique, develop, expose
 from chexmsn.data.phantom.people import DRAWN, FINDINGS, SPLITS, Body, Visit, body_of, course, leading, report
 from chexmsn.data.phantom.picture import Spec, canvas_of, chest_of, picture
@@ -332,7 +333,7 @@ def test_bad_input_is_told_in_one_line(tmp_path):
         phantom.Config(views="oblique")
     with pytest.raises(UserError, match="at least 1 patient"):
         phantom.fake(tmp_path, patients=0)
-    with pytest.raises(UserError, match="is no image of the phantom"):
+    with pytest.raises(UnreadableImage, match="is no image of the phantom"):
         phantom.load({"path": "/images/1.png"}, phantom.Config(), 0)
 
 

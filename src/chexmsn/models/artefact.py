@@ -23,6 +23,7 @@ import hashlib
 import pickle
 import shutil
 import struct
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -282,7 +283,10 @@ def read_pickle(file: Path, remedy: str) -> Any:
     Raises UserError, which ends with the remedy, for a damaged file and for one that would run code.
     """
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # a remark on how old the pickle is; whether it can be read shows in the next line
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except _NO_PICKLE as error:
         # what torch says of anything else than weights advises to load it unsafely
         reason = "" if isinstance(error, pickle.UnpicklingError) else f" ({_one_line(error)})"

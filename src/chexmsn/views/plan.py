@@ -112,6 +112,7 @@ def evaluation_view(images: Images, size: int, shown: float = EVALUATED_SHARE) -
     Where that is a slice of the image (256 to 224, 128 to 112), it is exactly that slice. Raises
     UserError for a size below 1.
 
+    >>> import torch
     >>> evaluation_view(torch.rand(2, 1, 256, 256), 224).shape
     torch.Size([2, 1, 224, 224])
     """
