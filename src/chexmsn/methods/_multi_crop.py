@@ -84,5 +84,5 @@ class MultiCropNetwork(nn.Module):
 
     def forward(self, views: Sequence[Float[Tensor, "_ 1 _ _"]]) -> tuple[Float[Tensor, "N W"], Float[Tensor, "N D"]]:
         """Pooled features of all views in their order, and what the head makes of them."""
-        pooled = torch.cat([self.encoder(images).pooled for images in views])
+        pooled = torch.cat([self.encoder.pool(images).pooled for images in views])
         return pooled, self.head(pooled)

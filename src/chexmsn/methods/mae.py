@@ -45,6 +45,7 @@ from chexmsn.methods._base import (
     per_view,
 )
 from chexmsn.models.encoder import VIT_SIZES, Encoder, EncoderConfig
+from chexmsn.models.linear import with_onednn
 from chexmsn.views import ViewGroup, ViewPlan
 
 
@@ -117,6 +118,7 @@ class Decoder(nn.Module):
         self.norm = layer_norm(width)
         self.predict = nn.Linear(width, pixels)
         self.apply(_xavier)
+        with_onednn(self)
 
     def forward(self, tokens: Float[Tensor, "B S D"], kept: Kept) -> Float[Tensor, "B N P"]:
         """Predicted patches, all of them in order, from the class token and the tokens of the kept patches."""

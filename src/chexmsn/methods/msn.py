@@ -256,7 +256,7 @@ class Projected(nn.Module):
         self.head = head
 
     def forward(self, images: Images, kept: Kept | None = None) -> Float[Tensor, "B D"]:
-        return self.head(self.encoder(images, kept).pooled)
+        return self.head(self.encoder.pool(images, kept).pooled)
 
 
 class Method(AbstractMethod):
@@ -320,7 +320,7 @@ class Method(AbstractMethod):
             self.online(images, self._kept(group, draws)) for group, images in zip(groups, anchors, strict=True)
         ]
         with torch.no_grad():
-            features = self.target.encoder(target).pooled
+            features = self.target.encoder.pool(target).pooled
             wanted = self.target.head(features)
         with torch.autocast(target.device.type, enabled=False):
             return self._loss(torch.cat(projected), wanted, schedule["sharpening"])._replace(features=features)

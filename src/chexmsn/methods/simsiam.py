@@ -141,7 +141,7 @@ class Method(AbstractMethod):
     def step(self, views: Views, labels: Labels | None, draws: Draws, schedule: Values) -> Step:
         (images,) = views
         images = self.corrupted(images, per_view(draws, "corruption", 2))
-        h1, h2 = (self.encoder(view).pooled for view in images.chunk(2))
+        h1, h2 = (self.encoder.pool(view).pooled for view in images.chunk(2))
         z1, z2 = self.projector(h1), self.projector(h2)
         p1, p2 = self.predictor(z1), self.predictor(z2)
         with torch.autocast(images.device.type, enabled=False):

@@ -128,6 +128,10 @@ class Encoder(nn.Module, ABC):
     def forward(self, images: Images, kept: Kept | None = None) -> Features:
         """The features of images in [0, 1], of the `kept` patches alone where these are given."""
 
+    def pool(self, images: Images, kept: Kept | None = None) -> Features:
+        """The same without `tokens`, for those who do not read them: a transformer's last block costs less so."""
+        return self(images, kept)._replace(tokens=None)
+
 
 class Normalise(nn.Module):
     """The first layer of every encoder: one channel in [0, 1] becomes `channels` channels around 0.

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from chexmsn.models.batch_norm import BatchNorm1d
 from chexmsn.models.initialisation import initialise
+from chexmsn.models.linear import Linear
 
 
 class ProjectionHead(nn.Sequential):
@@ -17,13 +18,13 @@ class ProjectionHead(nn.Sequential):
 
     def __init__(self, width: int, hidden: int = 2048, out: int = 256) -> None:
         super().__init__(
-            nn.Linear(width, hidden),
+            Linear(width, hidden),
             BatchNorm1d(hidden),
             nn.GELU(),
-            nn.Linear(hidden, hidden),
+            Linear(hidden, hidden),
             BatchNorm1d(hidden),
             nn.GELU(),
-            nn.Linear(hidden, out),
+            Linear(hidden, out),
         )
         initialise(self)
 
@@ -37,13 +38,13 @@ class SimSiamProjector(nn.Sequential):
 
     def __init__(self, width: int, out: int = 2048) -> None:
         super().__init__(
-            nn.Linear(width, width, bias=False),
+            Linear(width, width, bias=False),
             BatchNorm1d(width),
             nn.ReLU(),
-            nn.Linear(width, width, bias=False),
+            Linear(width, width, bias=False),
             BatchNorm1d(width),
             nn.ReLU(),
-            nn.Linear(width, out),
+            Linear(width, out),
             BatchNorm1d(out, affine=False),
         )
         self[6].bias.requires_grad_(False)
@@ -54,10 +55,10 @@ class SimSiamPredictor(nn.Sequential):
 
     def __init__(self, dim: int = 2048, hidden: int = 512) -> None:
         super().__init__(
-            nn.Linear(dim, hidden, bias=False),
+            Linear(dim, hidden, bias=False),
             BatchNorm1d(hidden),
             nn.ReLU(),
-            nn.Linear(hidden, dim),
+            Linear(hidden, dim),
         )
 
 
@@ -74,10 +75,10 @@ class DINOHead(nn.Module):
     ) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
-            nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+            Linear(width, hidden), nn.GELU(), Linear(hidden, hidden), nn.GELU(), Linear(hidden, bottleneck)
         )
         initialise(self.mlp)
-        self.last_layer = nn.utils.parametrizations.weight_norm(nn.Linear(bottleneck, out, bias=False))
+        self.last_layer = nn.utils.parametrizations.weight_norm(Linear(bottleneck, out, bias=False))
         gain = self.last_layer.parametrizations.weight.original0
         nn.init.ones_(gain).requires_grad_(gain_trained)
 

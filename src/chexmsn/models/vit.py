@@ -7,13 +7,14 @@ pre-norm, class token, learned positions for class token and patches, exact GELU
 
 import torch
 from jaxtyping import Float
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from chexmsn.core.shapes import Images, Kept
 from chexmsn.models._base import Encoder, EncoderConfig, Features, Normalise
 from chexmsn.models.initialisation import initialise
+from chexmsn.models.linear import linear, with_onednn
 
 
 def interpolate_positions(positions: Float[Tensor, "1 P D"], grid: tuple[int, int]) -> Float[Tensor, "1 Q D"]:
@@ -41,6 +42,26 @@ def keep_patches(tokens: Float[Tensor, "B T D"], kept: Kept) -> Float[Tensor, "B
     return torch.cat([tokens[:, :1], tokens[:, 1:].gather(1, index)], dim=1)
 
 
+class FirstTokenBlock(Block):
+    """timm's block, which can also be asked for the first token alone."""
+
+    def first_token(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B 1 D"]:
+        """What `forward` makes of the first token: it asks all of them, and no other is answered.
+
+        Ten of the block's twelve D x D products are then of one token instead of T.
+        """
+        first = x[:, :1] + self.drop_path1(self.ls1(self._attend_to(self.norm1(x))))
+        return first + self.drop_path2(self.ls2(self.mlp(self.norm2(first))))
+
+    def _attend_to(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B 1 D"]:
+        width, heads = x.shape[2], self.attn.num_heads
+        (q, kv), (q_bias, kv_bias) = (part.split((width, 2 * width)) for part in self.attn.qkv.parameters())
+        query = linear(x[:, :1], q, q_bias).unflatten(2, (heads, -1)).transpose(1, 2)
+        key, value = linear(x, kv, kv_bias).unflatten(2, (2, heads, -1)).permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(query, key, value)
+        return self.attn.proj(seen.transpose(1, 2).flatten(2))
+
+
 class ViT(Encoder):
     """A vision transformer whose patches can be left out.
 
@@ -63,8 +84,10 @@ class ViT(Encoder):
             num_heads=heads,
             drop_path_rate=config.drop_path,
             weight_init="skip",
+            block_fn=FirstTokenBlock,
         )
         initialise(self.vit)
+        with_onednn(self.vit)
         nn.init.trunc_normal_(self.vit.cls_token, std=0.02)
         nn.init.trunc_normal_(self.vit.pos_embed, std=0.02)
 
@@ -78,14 +101,25 @@ class ViT(Encoder):
         tokens = self.vit.norm(last)
         return Features(tokens[:, 0], tokens[:, 1:], last[:, 0])
 
+    def pool(self, images: Images, kept: Kept | None = None) -> Features:
+        *blocks, last = self.vit.blocks
+        tokens = self._entering(self.normalise(images), kept)
+        for block in blocks:
+            tokens = block(tokens)
+        first = last.first_token(tokens)[:, 0]
+        return Features(self.vit.norm(first), None, first)
+
     def tokens(self, pixels: Float[Tensor, "B C H W"], kept: Kept | None = None) -> Float[Tensor, "B T D"]:
         """Class token and patch tokens after the last LayerNorm, from pixels already normalised."""
         return self.vit.norm(self.last_block(pixels, kept))
 
     def last_block(self, pixels: Float[Tensor, "B C H W"], kept: Kept | None = None) -> Float[Tensor, "B T D"]:
         """The same before the last LayerNorm."""
+        return self.vit.blocks(self._entering(pixels, kept))
+
+    def _entering(self, pixels: Float[Tensor, "B C H W"], kept: Kept | None) -> Float[Tensor, "B T D"]:
         tokens = self.embed(pixels)
-        return self.vit.blocks(tokens if kept is None else keep_patches(tokens, kept))
+        return tokens if kept is None else keep_patches(tokens, kept)
 
     def embed(self, pixels: Float[Tensor, "B C H W"]) -> Float[Tensor, "B T D"]:
         """Class token and patches with their positions, before the first block.

@@ -131,7 +131,7 @@ def _pooled(
     encoder: Encoder, images: Collection, rows: Int64[np.ndarray, "B"], device: torch.device
 ) -> Float[Tensor, "B D"]:
     pixels = torch.from_numpy(images.pixels(rows)).to(device)
-    return encoder(evaluation_view(to_images(pixels), encoder.config.size)).pooled.float()
+    return encoder.pool(evaluation_view(to_images(pixels), encoder.config.size)).pooled.float()
 
 
 def batches(rows: Int64[np.ndarray, "N"]) -> Sequence[Int64[np.ndarray, "B"]]:

@@ -16,6 +16,8 @@ from torch.distributed.tensor import DTensor
 from chexmsn.methods._base import AbstractMethod
 from chexmsn.models.encoder import Encoder, build_encoder
 
+ENTRANCES = ("step", "validation_step", "pool", "first_token")  # besides `forward`: what gathers a module's parameters
+
 
 def shard(method: AbstractMethod, mesh: DeviceMesh) -> None:
     """Divide a method's parameters over the processes of a mesh, once; the optimiser is built afterwards.
@@ -28,8 +30,10 @@ def shard(method: AbstractMethod, mesh: DeviceMesh) -> None:
         for module in [module for module in method.modules() if isinstance(module, kind)]:
             fully_shard(module, mesh=mesh)
     fully_shard(method, mesh=mesh, reshard_after_forward=True)
-    for name in ("step", "validation_step"):
-        register_fsdp_forward_method(method, name)
+    for module in method.modules():
+        for name in ENTRANCES:
+            if hasattr(module, name):
+                register_fsdp_forward_method(module, name)
 
 
 def part(tensor: Tensor) -> Tensor:
