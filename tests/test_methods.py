@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+from contextlib import ExitStack
+from unittest import mock
 
 import pytest
 import torch
@@ -68,16 +70,28 @@ def encoders(method):
     return [module for module in method.modules() if isinstance(module, Encoder)]
 
 
+def pooling(pool, passes):
+    """`Encoder.pool`, noted where it does not go through `forward`, which is noted anyway."""
+
+    def noted(*args):
+        before = len(passes)
+        features = pool(*args)
+        if len(passes) == before:
+            passes.append(args)
+        return features
+
+    return noted
+
+
 def what_encoders_see(method, keys=KEYS):
     """Images and kept patches of every pass through each encoder of a method, during one step."""
     seen = [[] for _ in encoders(method)]
-    hooks = [
-        encoder.register_forward_pre_hook(lambda module, args, passes=passes: passes.append(args))
-        for encoder, passes in zip(encoders(method), seen, strict=True)
-    ]
-    step_of(method, keys)
-    for hook in hooks:
-        hook.remove()
+    with ExitStack() as stack:
+        for encoder, passes in zip(encoders(method), seen, strict=True):
+            hook = encoder.register_forward_pre_hook(lambda module, args, passes=passes: passes.append(args))
+            stack.callback(hook.remove)
+            stack.enter_context(mock.patch.object(encoder, "pool", pooling(encoder.pool, passes)))
+        step_of(method, keys)
     return [[(args[0], args[1] if len(args) > 1 else None) for args in passes] for passes in seen]
 
 

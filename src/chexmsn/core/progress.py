@@ -9,7 +9,7 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], *, total: int, title: str, unit: str, done: int = 0) -> Iterator[T]:
+def progress(items: Iterable[T], *, total: int | None, title: str, unit: str, done: int = 0) -> Iterator[T]:
     """Pass the items through while showing how many of `total` are done, the rate and the time left.
 
     `done` says how many were already finished before (a resumed run).

@@ -98,7 +98,7 @@ def _pretrain(config: PretrainConfig) -> Path:
     on = RunsOn.choose(config)
     packs = [open_pack(path) for path in config.data]
     images = Collection(packs, config.train_splits)
-    _check_sides(images, config.encoder)
+    check_sides(images, config.encoder)
     probe = _probe(config, images)
     held_out = _validation(packs, config)
     feed = Feed(config, Part.whole(images), None if held_out is None else Part.whole(held_out))
@@ -136,7 +136,7 @@ def _train(config: TrainConfig) -> Path:
     on = RunsOn.choose(config)
     packs = [open_pack(path) for path in config.data]
     images = Collection(packs, config.train_splits)
-    _check_sides(images, encoder.config)
+    check_sides(images, encoder.config)
     rows = share_of_patients(images.patients.tolist(), config.share, config.seed)
     findings = findings_to_learn(config, images, rows)
     targets = images.labels(findings, config.labels)
@@ -254,7 +254,8 @@ def copy_curves(encoder_from: Path | None, run: RunFolder) -> None:
             shutil.copyfile(history, run.path / "classifier" / name)
 
 
-def _check_sides(images: Collection, encoder: EncoderConfig) -> None:
+def check_sides(images: Collection, encoder: EncoderConfig) -> None:
+    """Raise UserError for a pack whose images are smaller than the network takes."""
     if encoder.size > images.size:
         raise UserError(
             f"the network takes images of {encoder.size} px and the pack holds {images.size} px: "
