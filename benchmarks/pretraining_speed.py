@@ -298,7 +298,7 @@ def main() -> None:
         told = QUESTIONS[asked.question](asked, place)
     finally:
         shutil.rmtree(place)
-    command = ["pretraining_speed.py", *(word for word in sys.argv[1:] if "/" not in word)]
+    command = ["pretraining_speed.py", *("PATH" if "/" in word else word for word in sys.argv[1:])]
     peers = {"lightly": "1.6.0"} if asked.peer else {}
     told = {"machine": machine(CPU) | peers, "command": " ".join(command)} | told
     kind = "-full-size" if asked.full_size else ""
