@@ -35,7 +35,7 @@ def test_folds_are_mapped_and_what_is_in_no_list_is_left_out(folder, caplog):
     assert table["split"].value_counts().to_dict() == {"train": 12, "validate": 4, "test": 4}
     fewer = read(folder, Config(split="fold", splits={"train": [0, "1"], "test": [4]}))
     assert fewer["split"].value_counts().to_dict() == {"train": 8, "test": 4}
-    assert "8 images are left out: `splits` gives their fold to no split" in caplog.text
+    assert "8 of 20 images are left out: `splits` gives their fold to no split" in caplog.text
 
 
 def test_one_split_for_all_and_splits_drawn_by_patient(folder):

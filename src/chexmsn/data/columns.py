@@ -1,8 +1,9 @@
 """What the columns of a collection's tables mean: ages, sexes, names of files; whole columns at once."""
 
+import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ _YEARS = {
     "D": 1 / 365.25,
 }  # DICOM PS3.5, value representation AS
 _LEADS_OUT = re.compile(r"^/|(?:^|/)\.\.(?:/|$)|\0")
+
+log = logging.getLogger(__name__)
 
 
 def pick(table: pd.DataFrame, *names: str) -> pd.Series:
@@ -100,3 +103,10 @@ def files_below(folder: Path, places: Iterable[str]) -> dict[str, str]:
                     for entry in entries:
                         found.setdefault(entry.name, entry.path)
     return found
+
+
+def paths_of(names: pd.Series, lying: Mapping[str, str], published: Iterable[str]) -> list[str]:
+    """The paths of images of these names: where `files_below` found them, else as published, which packing lists."""
+    if missing := int((~names.isin(lying.keys())).sum()):
+        log.warning("%d of the %d images of the table are not in the folder", missing, len(names))
+    return [lying.get(name, path) for name, path in zip(names, published, strict=True)]

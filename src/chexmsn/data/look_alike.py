@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from jaxtyping import Float
+from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
@@ -32,6 +33,12 @@ def picture(rows: int, columns: int, rng: np.random.Generator) -> Float[np.ndarr
     blob = np.exp(-((x - rng.uniform(-0.6, 0.6)) ** 2 + (y - rng.uniform(-0.6, 0.6)) ** 2) / 0.02)
     light = 0.75 + 0.2 * x * rng.uniform(-1, 1) + 0.1 * y - 0.5 * fields + 0.3 * blob
     return light.clip(0, 1)
+
+
+def write_picture(file: Path, light: Float[np.ndarray, "rows columns"]) -> None:
+    """Write 8 bits as JPEG or PNG, as the name says."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((255 * light).astype(np.uint8)).save(file, quality=95)
 
 
 def write_dicom(file: Path, light: Float[np.ndarray, "rows columns"], **tags: Any) -> None:

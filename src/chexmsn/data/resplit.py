@@ -15,7 +15,7 @@ from chexmsn.core.progress import progress
 from chexmsn.data._finish import summary, write_index
 from chexmsn.data.pack import IMAGES, INDEX, INFO, LEFT_OUT, Pack, open_pack, sha256
 from chexmsn.data.source import find_table, read_text_table
-from chexmsn.data.splits import SPLITS, check_no_leak
+from chexmsn.data.splits import SPLITS, check_names, check_no_leak
 
 OFFICIAL, MEDFUSE = "mimic-cxr-2.0.0-split.csv.gz", "mimic-cxr-ehr-split.csv"
 
@@ -31,8 +31,7 @@ def resplit(pack: Pack, splits: Sequence[str], out: Path, how: str, sums: pd.Dat
     Raises UserError for a word that is no split, a patient in two splits, and an `out` that is there already.
     """
     index = pack.index.assign(split=list(splits))
-    if wrong := sorted(set(map(str, index["split"])) - set(SPLITS)):
-        raise UserError(f"a split is one of {', '.join(SPLITS)}, not {wrong[0]!r}")
+    check_names(index["split"])
     check_no_leak(index)
     form = {"size": pack.size, "dtype": pack.images.dtype.name}
     with new_folder(out) as place:

@@ -3,8 +3,9 @@
 import argparse
 import gzip
 import io
+import logging
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +36,8 @@ _GZIP = b"\x1f\x8b"
 
 TEXT_COLUMNS = ("image_key", "patient_id", "study_id", "view", "split", "sex")
 NUMBER_COLUMNS = ("age", "pixel_mm_row", "pixel_mm_column")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,14 @@ class Source:
     files: bool = True
     checksums: str | None = None
     fetch: str | None = None
+
+
+def physionet(project: str) -> str:
+    """The `fetch` of a project and version of PhysioNet."""
+    return (
+        "wget --user YOUR_PHYSIONET_NAME --ask-password -N -x -nH --cut-dirs=3 -P {folder} "
+        f"--base=https://physionet.org/files/{project}/ -i {{list}}"
+    )
 
 
 def make_config(module: ModuleType, options: Any) -> Any:
@@ -159,6 +170,17 @@ def read_labels(table: pd.DataFrame, columns: Mapping[str, str], file: Path) -> 
     return pd.DataFrame(values, index=table.index)
 
 
+def read_findings(table: pd.DataFrame, findings: Sequence[str], file: Path) -> pd.DataFrame:
+    """The labels of these findings, in their order, from columns in whatever order and spelling.
+
+    Raises UserError as `read_labels`, and naming the findings that the table lacks.
+    """
+    columns = {name: canonical(name) for name in table.columns if canonical(name) in findings}
+    if missing := [finding for finding in findings if finding not in columns.values()]:
+        raise UserError(f"{file} lacks the column {', '.join(missing)}: is it the published file?")
+    return read_labels(table, columns, file)[[LABEL + finding for finding in findings]]
+
+
 def _label_values(column: pd.Series, file: Path) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce")
     blank = column.isna() | (column.astype(str).str.strip() == "")
@@ -177,6 +199,13 @@ def index_by(table: pd.DataFrame, column: str, file: Path) -> pd.DataFrame:
     if len(twice):
         raise UserError(f"{file}: {column} {twice.iloc[0]} is listed more than once: keep one row of it")
     return table.set_index(column)
+
+
+def keep(rows: pd.DataFrame, kept: pd.Series, reason: str) -> pd.DataFrame:
+    """The rows that are kept, numbered anew; how many images are not, and why, is told."""
+    if not kept.all():
+        log.info("%d of %d images are left out: %s", (~kept).sum(), len(kept), reason)
+    return rows[kept].reset_index(drop=True)
 
 
 def blank_to_null(text: pd.Series) -> pd.Series:

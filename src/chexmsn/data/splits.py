@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,12 @@ from chexmsn.core.draws import Draws, keys_of
 from chexmsn.core.errors import UserError
 
 SPLITS = ("train", "validate", "test")
+
+
+def check_names(splits: Iterable[str]) -> None:
+    """Raise UserError for a name that is not that of a split."""
+    if wrong := sorted(set(map(str, splits)) - set(SPLITS)):
+        raise UserError(f"a split is one of {', '.join(SPLITS)}, not {wrong[0]!r}")
 
 
 def check_no_leak(index: pd.DataFrame) -> None:

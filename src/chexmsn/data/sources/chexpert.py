@@ -13,21 +13,20 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from chexmsn.core.errors import UserError
 from chexmsn.data.columns import ages, files_below, inside, pick, sexes
-from chexmsn.data.labels import CHEXPERT_FINDINGS, canonical
-from chexmsn.data.look_alike import picture
+from chexmsn.data.look_alike import picture, write_picture
 from chexmsn.data.source import (
     Source,
     Table,
     TableFile,
     blank_to_null,
     check_table,
+    keep,
     make_table,
     need_folder,
-    read_labels,
+    read_findings,
     read_text_table,
 )
 
@@ -131,12 +130,7 @@ def _place(folder: Path) -> Place:
 
 
 def _choose_views(table: Table, views: str) -> Table:
-    if views == "all":
-        return table
-    frontal = table["view"] != "LATERAL"
-    if not frontal.all():
-        log.info("%d of %d images are left out: they are lateral", (~frontal).sum(), len(table))
-    return table[frontal].reset_index(drop=True)
+    return table if views == "all" else keep(table, table["view"] != "LATERAL", "they are lateral")
 
 
 def _train(place: Place) -> Table | None:
@@ -201,7 +195,7 @@ def _table(place: Place, keys: pd.Series, rows: pd.DataFrame, file: Path, split:
         "sex": sexes(pick(rows, "Sex")),
         "age": ages(pick(rows, "Age"), file),
     }
-    return make_table(columns, _labels(rows, file))
+    return make_table(columns, read_findings(rows, FINDINGS, file))
 
 
 def _views(keys: pd.Series, rows: pd.DataFrame) -> pd.Series:
@@ -212,20 +206,12 @@ def _views(keys: pd.Series, rows: pd.DataFrame) -> pd.Series:
     return position.fillna("FRONTAL").mask(lateral, "LATERAL")
 
 
-def _labels(rows: pd.DataFrame, file: Path) -> pd.DataFrame:
-    """The 14 findings, by the names of the columns: their order is another one in the radiologists' files."""
-    columns = {name: canonical(name) for name in rows.columns if canonical(name) in CHEXPERT_FINDINGS}
-    if missing := [finding for finding in FINDINGS if finding not in columns.values()]:
-        raise UserError(f"{file} lacks the column {', '.join(missing)}: is it the published file?")
-    return read_labels(rows, columns, file)[[f"label:{finding}" for finding in FINDINGS]]
-
-
 def fake(folder: Path, *, patients: int = 8, seed: int = 0, size: int = 96) -> None:
     """Write a look-alike of the small copy, with the labels of the test set by study."""
     rng = np.random.default_rng(seed)
     rows = pd.DataFrame([row for number in range(1, patients + 1) for row in _fake_patient(number, rng)])
     for path in rows["Path"]:
-        _draw_fake(folder / path.split("/", 1)[1], size, rng)
+        write_picture(folder / path.split("/", 1)[1], picture(size, size + size // 5, rng))
     part = rows["Path"].str.split("/").str[1]
     rows[part == "train"].to_csv(folder / TRAIN, index=False)
     for name, file in (("valid", VALID), ("test", STUDIES)):
@@ -276,12 +262,6 @@ def _fake_patient(number: int, rng: np.random.Generator) -> list[dict[str, objec
         }
         for name, position in images
     ]
-
-
-def _draw_fake(file: Path, size: int, rng: np.random.Generator) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    image = picture(size, size + size // 5, rng)
-    Image.fromarray((255 * image).astype(np.uint8)).save(file, quality=95)
 
 
 def fake_batches(folder: Path) -> None:

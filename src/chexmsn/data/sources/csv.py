@@ -1,6 +1,5 @@
 """Any folder of JPEG, PNG or DICOM files with a table that says what they are."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,12 +19,13 @@ from chexmsn.data.source import (
     Table,
     blank_to_null,
     check_table,
+    keep,
     make_table,
     need_folder,
     read_labels,
     read_text_table,
 )
-from chexmsn.data.splits import SPLITS, grouped_split
+from chexmsn.data.splits import check_names, grouped_split
 
 SOURCE = Source(
     title="A folder of images with a table",
@@ -33,8 +33,6 @@ SOURCE = Source(
     citation="that of the images",
     url="",
 )
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +82,7 @@ class Config:
             raise UserError(f"{' and '.join(ways)} both say what the split is: give only one of them")
         if self.splits is not None and self.split is None:
             raise UserError("`splits` maps the values of a column: name that column with `split`")
-        for name in (*(self.splits or ()), *(self.shares or ()), *filter(None, [self.split_as])):
-            if name not in SPLITS:
-                raise UserError(f"a split is one of {', '.join(SPLITS)}, not {name!r}")
+        check_names([*(self.splits or ()), *(self.shares or ()), *filter(None, [self.split_as])])
 
     def finding_columns(self) -> Mapping[str, str]:
         """{column: finding}."""
@@ -156,10 +152,7 @@ def _splits(rows: pd.DataFrame, config: Config) -> Sequence[str | None]:
 def _without_left_out(table: Table, config: Config) -> Table:
     if config.splits is None:
         return table
-    kept = table["split"].notna()
-    if not kept.all():
-        log.info("%d images are left out: `splits` gives their %s to no split", (~kept).sum(), config.split)
-    return table[kept].reset_index(drop=True)
+    return keep(table, table["split"].notna(), f"`splits` gives their {config.split} to no split")
 
 
 def fake(folder: Path, *, patients: int = 8, seed: int = 0, size: int = 96) -> None:

@@ -31,7 +31,7 @@ from chexmsn.data.dicom import BROKEN, Rendering, is_dicom
 from chexmsn.data.image import Decoded
 from chexmsn.data.look_alike import picture, write_dicom
 from chexmsn.data.source import Source, Table, blank_to_null, check_table, make_table, need_folder
-from chexmsn.data.splits import SPLITS, grouped_split
+from chexmsn.data.splits import check_names, grouped_split
 
 SOURCE = Source(
     title="A folder of DICOM files",
@@ -94,8 +94,7 @@ class Config:
     key_file: str | None = None
 
     def __post_init__(self) -> None:
-        if wrong := sorted(set(self.shares) - set(SPLITS)):
-            raise UserError(f"a split is one of {', '.join(SPLITS)}, not {wrong[0]!r}")
+        check_names(self.shares)
 
 
 def collection(folder: Path, config: Config) -> str:

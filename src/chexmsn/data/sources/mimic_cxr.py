@@ -19,7 +19,7 @@ from chexmsn.data.decode import decode
 from chexmsn.data.dicom import Rendering
 from chexmsn.data.image import Decoded
 from chexmsn.data.look_alike import write_dicom
-from chexmsn.data.source import Source, Table, TableFile, find_table, need_folder
+from chexmsn.data.source import Source, Table, TableFile, find_table, need_folder, physionet
 from chexmsn.data.sources import mimic_cxr_jpg as jpg
 
 RECORDS, STUDIES = "cxr-record-list.csv.gz", "cxr-study-list.csv.gz"
@@ -37,8 +37,7 @@ SOURCE = Source(
     counts=jpg.SOURCE.counts,
     counted_with=jpg.SOURCE.counted_with,
     checksums="SHA256SUMS.txt",
-    fetch="wget --user YOUR_PHYSIONET_NAME --ask-password -N -x -nH --cut-dirs=3 -P {folder} "
-    "--base=https://physionet.org/files/mimic-cxr/2.1.0/ -i {list}",
+    fetch=physionet("mimic-cxr/2.1.0"),
 )
 
 

@@ -11,13 +11,11 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from chexmsn.core.errors import UserError
-from chexmsn.data.labels import CHEXPERT_FINDINGS, canonical
-from chexmsn.data.look_alike import picture
+from chexmsn.data.labels import CHEXPERT_FINDINGS
+from chexmsn.data.look_alike import picture, write_picture
 from chexmsn.data.source import (
-    LABEL,
     Source,
     Table,
     TableFile,
@@ -25,9 +23,11 @@ from chexmsn.data.source import (
     check_table,
     find_table,
     index_by,
+    keep,
     make_table,
     need_folder,
-    read_labels,
+    physionet,
+    read_findings,
     read_text_table,
 )
 
@@ -53,8 +53,7 @@ SOURCE = Source(
     counts={"train": 368_960, "validate": 2_991, "test": 5_159},
     counted_with={"split": "official", "views": "all"},
     checksums="SHA256SUMS.txt",
-    fetch="wget --user YOUR_PHYSIONET_NAME --ask-password -N -x -nH --cut-dirs=3 -P {folder} "
-    "--base=https://physionet.org/files/mimic-cxr-jpg/2.1.0/ -i {list}",
+    fetch=physionet("mimic-cxr-jpg/2.1.0"),
 )
 
 FRONTAL = ("AP", "PA")
@@ -89,10 +88,10 @@ def read(folder: Path, config: Config) -> Table:
     images = read_text_table(files["metadata"], ["dicom_id", "subject_id", "study_id", "ViewPosition"])
     images = _choose_views(images, config.views)
     images["split"] = _splits(images, files["split"])
-    images = _tell_left_out(images, images["split"].notna(), f"{files['split'].name} does not list them")
+    images = keep(images, images["split"].notna(), f"{files['split'].name} does not list them")
     labels = _study_labels(files["labels"])
     if config.unlabelled == "drop":
-        images = _tell_left_out(images, images["study_id"].isin(labels.index), "their study has no labels")
+        images = keep(images, images["study_id"].isin(labels.index), "their study has no labels")
     tables = _label_images(images, labels)
     if config.radiologist_test_labels:
         images, tables = _relabel_test(images, tables, _study_labels(files["radiologist"]))
@@ -123,13 +122,7 @@ def _choose_views(images: pd.DataFrame, views: str) -> pd.DataFrame:
     if views == "all":
         return images
     frontal = images["ViewPosition"].str.strip().isin(FRONTAL)
-    return _tell_left_out(images, frontal, "their view position is neither AP nor PA")
-
-
-def _tell_left_out(images: pd.DataFrame, kept: pd.Series, reason: str) -> pd.DataFrame:
-    if not kept.all():
-        log.info("%d of %d images are left out: %s", (~kept).sum(), len(kept), reason)
-    return images[kept].copy()
+    return keep(images, frontal, "their view position is neither AP nor PA")
 
 
 def _splits(images: pd.DataFrame, file: Path) -> pd.Series:
@@ -144,13 +137,8 @@ def _splits(images: pd.DataFrame, file: Path) -> pd.Series:
 
 
 def _study_labels(file: Path) -> pd.DataFrame:
-    """The 14 findings by study; columns are known by their names, in whatever order and spelling."""
-    rows = index_by(read_text_table(file, ["study_id"]), "study_id", file)
-    columns = {name: canonical(name) for name in rows.columns if canonical(name) in CHEXPERT_FINDINGS}
-    missing = set(CHEXPERT_FINDINGS) - set(columns.values())
-    if missing:
-        raise UserError(f"{file} lacks the column {', '.join(sorted(missing))}: is it the file of the release?")
-    return read_labels(rows, columns, file)[[LABEL + finding for finding in CHEXPERT_FINDINGS]]
+    """The 14 findings by study."""
+    return read_findings(index_by(read_text_table(file, ["study_id"]), "study_id", file), CHEXPERT_FINDINGS, file)
 
 
 def _label_images(images: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
@@ -165,9 +153,12 @@ def _relabel_test(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     test = images["split"] == "test"
     covered = images["study_id"].isin(radiologist.index)
-    images = _tell_left_out(images, ~test | covered, "test studies that no radiologist labelled")
-    relabelled = images["study_id"].where(images["split"] == "test").dropna()
-    labels = labels.loc[images.index]
+    kept = ~test | covered
+    images, labels = (
+        keep(images, kept, "test studies that no radiologist labelled"),
+        labels[kept].reset_index(drop=True),
+    )
+    relabelled = images.loc[images["split"] == "test", "study_id"]
     labels.loc[relabelled.index] = radiologist.loc[relabelled].to_numpy()
     return images, labels
 
@@ -191,7 +182,7 @@ def fake(folder: Path, *, patients: int = 8, seed: int = 0, size: int = 96) -> N
     rng = np.random.default_rng(seed)
     images = pd.DataFrame([image for number in range(patients) for image in _fake_patient(number, rng, size)])
     for row in images.itertuples():
-        _draw_fake(folder / row.path, row.Rows, row.Columns, rng)
+        write_picture(folder / row.path, picture(row.Rows, row.Columns, rng))
     studies = images[["subject_id", "study_id"]].drop_duplicates().iloc[:-1]  # a study that the labellers skipped
     _write(folder / f"{_METADATA}.gz", images.drop(columns=["split", "path"]))
     _write(folder / f"{_OFFICIAL}.gz", images[["dicom_id", "study_id", "subject_id", "split"]])
@@ -244,8 +235,3 @@ def _fake_labels(studies: pd.DataFrame, rng: np.random.Generator) -> pd.DataFram
     values = rng.choice(["1.0", "0.0", "-1.0", ""], size=shape, p=[0.2, 0.1, 0.1, 0.6])
     values[:2, 0] = ["-1.0", "1.0"][: len(studies)]
     return studies.join(pd.DataFrame(values, columns=list(CHEXPERT_FINDINGS), index=studies.index))
-
-
-def _draw_fake(file: Path, rows: int, columns: int, rng: np.random.Generator) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((255 * picture(rows, columns, rng)).astype(np.uint8)).save(file, quality=95)

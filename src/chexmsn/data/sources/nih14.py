@@ -4,7 +4,6 @@ The published lists name training and test images; the images to validate on are
 A finding that is not named for an image counts as absent (0): the labels of this collection know no blank.
 """
 
-import logging
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,7 @@ from PIL import Image
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
-from chexmsn.data.columns import ages, files_below, inside, numbers, pick, sexes
+from chexmsn.data.columns import ages, files_below, inside, numbers, paths_of, pick, sexes
 from chexmsn.data.decode import SMALLEST_SIDE, UnreadableImage, decode
 from chexmsn.data.labels import canonical
 from chexmsn.data.look_alike import picture
@@ -26,6 +25,7 @@ from chexmsn.data.source import (
     TableFile,
     blank_to_null,
     check_table,
+    keep,
     make_table,
     need_folder,
     read_text_table,
@@ -73,8 +73,6 @@ SOURCE = Source(
     counts={"train+validate": 86_524, "test": 25_596},
 )
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -99,11 +97,10 @@ def read(folder: Path, config: Config) -> Table:
     rows = read_text_table(file, _NEEDED)
     images = inside(rows["Image Index"], file)
     places = files_below(folder, PLACES)
-    _tell_missing(images, places)
     patients = rows["Patient ID"].str.strip()
     row_mm, column_mm = _pixel_mm(rows, places)
     columns = {
-        "path": [places.get(name, f"{folder}/images/{name}") for name in images],
+        "path": paths_of(images, places, f"{folder}/images/" + images),
         "image_key": images,
         "patient_id": patients,
         "study_id": patients + "_" + blank_to_null(pick(rows, "Follow-up #")),
@@ -115,7 +112,7 @@ def read(folder: Path, config: Config) -> Table:
         "pixel_mm_column": column_mm,
     }
     table = make_table(columns, _labels(rows["Finding Labels"], file))
-    return check_table(_listed(table), file)
+    return check_table(keep(table, table["split"].notna(), f"neither {TRAIN} nor {TEST} names them"), file)
 
 
 def _table_file(folder: Path) -> Path:
@@ -125,12 +122,6 @@ def _table_file(folder: Path) -> Path:
     if missing:
         raise UserError(f"{folder} is no folder of ChestX-ray14, it lacks {', '.join(missing)}: see {SOURCE.url}")
     return there[0]
-
-
-def _tell_missing(images: pd.Series, places: dict[str, str]) -> None:
-    missing = int((~images.isin(places.keys())).sum())
-    if missing:
-        log.warning("%d of the %d images of the table are not in the folder", missing, len(images))
 
 
 def _pixel_mm(rows: pd.DataFrame, places: dict[str, str]) -> tuple[pd.Series, pd.Series]:
@@ -188,13 +179,6 @@ def _listed_names(file: Path) -> set[str]:
         return {line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()} - {""}
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read as a list of images ({error}): get it anew") from None
-
-
-def _listed(table: Table) -> Table:
-    kept = table["split"].notna()
-    if not kept.all():
-        log.info("%d of %d images are left out: neither %s nor %s names them", (~kept).sum(), len(kept), TRAIN, TEST)
-    return table[kept].reset_index(drop=True)
 
 
 def fake(folder: Path, *, patients: int = 8, seed: int = 0, size: int = 96) -> None:

@@ -16,11 +16,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from chexmsn.core.errors import UserError
-from chexmsn.data.columns import files_below, inside
-from chexmsn.data.look_alike import picture
+from chexmsn.data.columns import files_below, inside, paths_of
+from chexmsn.data.look_alike import picture, write_picture
 from chexmsn.data.source import (
     LABEL,
     Source,
@@ -28,11 +27,12 @@ from chexmsn.data.source import (
     TableFile,
     check_table,
     index_by,
+    keep,
     make_table,
     need_folder,
     read_text_table,
 )
-from chexmsn.data.splits import SPLITS, grouped_split
+from chexmsn.data.splits import check_names, grouped_split
 
 REPORTS, PROJECTIONS, XML = "indiana_reports.csv", "indiana_projections.csv", "ecgen-radiology"
 PLACES = ("NLMCXR_png", "images", "images/images_normalized", "images_normalized", ".")
@@ -97,8 +97,7 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if wrong := sorted(set(self.shares) - set(SPLITS)):
-            raise UserError(f"a split is one of {', '.join(SPLITS)}, not {wrong[0]!r}")
+        check_names(self.shares)
 
 
 def read(folder: Path, config: Config) -> Table:
@@ -108,7 +107,7 @@ def read(folder: Path, config: Config) -> Table:
     names = inside(images["image"], file)
     reports = "CXR" + images["uid"]
     columns = {
-        "path": _paths(folder, names),
+        "path": paths_of(names, files_below(folder, PLACES), f"{folder}/{PLACES[0]}/" + names),
         "image_key": names,
         "patient_id": reports,
         "study_id": reports,
@@ -196,17 +195,7 @@ def _choose_views(table: Table, views: str, file: Path) -> Table:
         return table
     if table["view"].isna().all():
         raise UserError(f"{file} does not tell which images are frontal: give views=all, or the tables of Kaggle")
-    frontal = table["view"] == "FRONTAL"
-    log.info("%d of %d images are left out: they are not frontal", (~frontal).sum(), len(table))
-    return table[frontal].reset_index(drop=True)
-
-
-def _paths(folder: Path, names: pd.Series) -> list[str]:
-    places = files_below(folder, PLACES)
-    missing = int((~names.isin(places.keys())).sum())
-    if missing:
-        log.warning("%d of the %d images of the reports are not in the folder", missing, len(names))
-    return [places.get(name, f"{folder}/{PLACES[0]}/{name}") for name in names]
+    return keep(table, table["view"] == "FRONTAL", "they are not frontal")
 
 
 def _labels(text: pd.Series) -> pd.DataFrame:
@@ -241,7 +230,7 @@ def fake(folder: Path, *, patients: int = 8, seed: int = 0, size: int = 96) -> N
     for number in range(1, patients + 1):
         images = [f"CXR{number}_{number}_IM-{number:04d}-{view}" for view in ("3001", "4001")]
         for name in images:
-            _draw_fake(folder / PLACES[0] / f"{name}.png", size, rng)
+            write_picture(folder / PLACES[0] / f"{name}.png", picture(size + 8, size, rng))
         _write_report(folder, number, images)
     _write_report(folder, patients + 1, [])
 
@@ -282,7 +271,3 @@ def fake_tables(folder: Path) -> None:
     pd.DataFrame(images).to_csv(folder / PROJECTIONS, index=False)
     shutil.rmtree(folder / XML)
     (folder / PLACES[0]).rmdir()
-
-
-def _draw_fake(file: Path, size: int, rng: np.random.Generator) -> None:
-    Image.fromarray((255 * picture(size + 8, size, rng)).astype(np.uint8)).save(file)

@@ -18,7 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from chexmsn.core.errors import UserError
-from chexmsn.data.columns import files_below, inside, numbers, sexes
+from chexmsn.data.columns import files_below, inside, numbers, paths_of, sexes
 from chexmsn.data.labels import canonical
 from chexmsn.data.look_alike import picture
 from chexmsn.data.source import (
@@ -28,11 +28,12 @@ from chexmsn.data.source import (
     TableFile,
     check_table,
     find_table,
+    keep,
     make_table,
     need_folder,
     read_text_table,
 )
-from chexmsn.data.splits import SPLITS, grouped_split
+from chexmsn.data.splits import check_names, grouped_split
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 COLUMNS = (
@@ -196,8 +197,7 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if wrong := sorted(set(self.shares) - set(SPLITS)):
-            raise UserError(f"a split is one of {', '.join(SPLITS)}, not {wrong[0]!r}")
+        check_names(self.shares)
         if known := [name for name in self.also if canonical(name) in MEANING]:
             raise UserError(
                 f"{known[0]!r} is among the findings already ({canonical(known[0])}): leave it out of `also`"
@@ -232,30 +232,20 @@ def _identified(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows that name an image and a patient, each cell without outer spaces."""
     rows = rows.assign(**{name: rows[name].str.strip() for name in _NEEDED})
     named = ~rows["ImageID"].isin(["", "nan"]) & ~rows["PatientID"].isin(["", "nan"])
-    return _kept(rows, named, "their row names no image or no patient")
-
-
-def _kept(rows: pd.DataFrame, kept: pd.Series, reason: str) -> pd.DataFrame:
-    if not kept.all():
-        log.info("%d of %d images are left out: %s", (~kept).sum(), len(kept), reason)
-    return rows[kept].reset_index(drop=True)
+    return keep(rows, named, "their row names no image or no patient")
 
 
 def _choose_views(table: Table, views: str) -> Table:
     if views == "all":
         return table
-    return _kept(table, table["view"].isin(FRONTAL), "their projection is not frontal")
+    return keep(table, table["view"].isin(FRONTAL), "their projection is not frontal")
 
 
 def _paths(folder: Path, rows: pd.DataFrame, file: Path) -> list[str]:
     """Where each image lies: in the folder of its archive, or with all others in one."""
     names = inside(rows["ImageID"], file)
-    places = files_below(folder, ("images", "images/*", "[0-9]*", "."))
-    missing = int((~names.isin(places.keys())).sum())
-    if missing:
-        log.warning("%d of the %d images of the table are not in the folder", missing, len(names))
-    published = f"{folder}/" + inside(rows["ImageDir"] + "/" + names, file)
-    return [places.get(name, path) for name, path in zip(names, published, strict=True)]
+    lying = files_below(folder, ("images", "images/*", "[0-9]*", "."))
+    return paths_of(names, lying, f"{folder}/" + inside(rows["ImageDir"] + "/" + names, file))
 
 
 def _ages(rows: pd.DataFrame) -> pd.Series:

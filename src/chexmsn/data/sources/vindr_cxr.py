@@ -31,6 +31,7 @@ from chexmsn.data.source import (
     find_table,
     make_table,
     need_folder,
+    physionet,
     read_labels,
     read_text_table,
 )
@@ -60,8 +61,7 @@ SOURCE = Source(
     ),
     counts={"train+validate": 15_000, "test": 3_000},
     checksums="SHA256SUMS.txt",
-    fetch="wget --user YOUR_PHYSIONET_NAME --ask-password -N -x -nH --cut-dirs=3 -P {folder} "
-    "--base=https://physionet.org/files/vindr-cxr/1.0.0/ -i {list}",
+    fetch=physionet("vindr-cxr/1.0.0"),
 )
 
 log = logging.getLogger(__name__)
