@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_windowing
 from pydicom.uid import (
+    MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
@@ -380,6 +382,28 @@ def test_a_frame_of_another_size_than_its_tags_say(syntax, tmp_path):
     rows = b"\x28\x00\x10\x00US\x02\x00"
     with pytest.raises(UnreadableImage, match=r"\(48, 80, 1\).* \(96, 80, 1\) in its pixels"):
         decode_dicom(content.replace(rows + struct.pack("<H", 96), rows + struct.pack("<H", 48)))
+
+
+def test_what_is_written_in_a_way_that_is_not_read_says_so(tmp_path):
+    lossy = transcoded(dicom(scene(), BitsStored=12), "JPEGExtendedProcess2_4", tmp_path)
+    with pytest.raises(UnreadableImage, match=r"^DICOM in lossy JPEG of 12 bits, which is not read"):
+        decode_dicom(lossy)
+    with pytest.raises(UnreadableImage, match=r"^DICOM written as MPEG2 .*, which is not read"):
+        decode_dicom(dicom(scene(), syntax=MPEG2MPML, PixelData=encapsulate([bytes(100)])))
+
+
+def test_runs_that_unfold_without_end_are_refused_before_memory_is_taken(tmp_path):
+    content = transcoded(dicom(np.zeros((300, 300), np.uint16)), "RLELossless", tmp_path)
+    image = pydicom.dcmread(io.BytesIO(content))
+    head = struct.pack("<16I", 2, 64, 64, *[0] * 13)
+    image.PixelData = encapsulate([head + bytes([129, 0]) * 80_000])  # 10 MB for 90,000 pixels
+    content = written(image)
+    tracemalloc.start()
+    with pytest.raises(UnreadableImage, match="its runs unfold to more than its pixels"):
+        decode_dicom(content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * len(content)
 
 
 def test_a_frame_that_ends_its_decoder_does_not_end_this_process(tmp_path):

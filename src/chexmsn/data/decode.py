@@ -67,7 +67,7 @@ def decode(path: Path, enough: int, rendering: Rendering = "window") -> Decoded:
         except _TOO_LARGE as error:
             raise UnreadableImage("more than 89 million pixels") from error
         except Image.UnidentifiedImageError as error:
-            raise UnreadableImage("neither JPEG, PNG nor DICOM") from error
+            raise UnreadableImage(_unidentified(content[:4])) from error
         except _BROKEN as error:
             raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from error
 
@@ -81,6 +81,13 @@ def _content(path: Path) -> bytes:
     if about.st_size > LARGEST_FILE:
         raise UnreadableImage(f"a file of {about.st_size / 1e9:.1f} GB")
     return path.read_bytes()
+
+
+def _unidentified(start: bytes) -> str:
+    """Why Pillow does not know what begins like this."""
+    if start.startswith(b"\xff\xd8"):
+        return "a JPEG whose head is damaged, or of 12 bits, which are not read"
+    return "a PNG whose head is damaged" if start == b"\x89PNG" else "neither JPEG, PNG nor DICOM"
 
 
 def _decode(content: bytes, enough: int) -> Decoded:

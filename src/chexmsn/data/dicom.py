@@ -8,6 +8,7 @@ Overlay planes are not drawn; what is burned into the pixels stays.
 import io
 import logging
 import struct
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,11 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
 )
 
@@ -52,7 +58,9 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its remarks quote val
 _LUMA = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow
 _ONE_SAMPLE = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _BY_PILLOW = (JPEGBaseline8Bit, *JPEG2000TransferSyntaxes)  # its JPEG is twice as fast as GDCM's
+_BY_GDCM = (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless)
 _RAW_BITS = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless)
+_FILLED_UP = 128  # bytes that a writer may add to a segment of run lengths: one run at most
 _LONGEST_FIRST_VALUE = 256  # bytes, of the first tag of a file without preamble: a length, a character set
 
 
@@ -119,6 +127,7 @@ def _check(header: pydicom.Dataset) -> None:
     if samples not in (1, 3) or (samples == 1) != (kind in _ONE_SAMPLE):
         raise UnreadableImage(f"DICOM with {samples} samples of {str(kind)[:16]!r}")
     _check_size(header.Rows, header.Columns)
+    _check_syntax(header)
     if header.file_meta.TransferSyntaxUID.is_encapsulated:
         _check_frame(header)
 
@@ -130,6 +139,14 @@ def _check_size(rows: int, columns: int) -> None:
         raise UnreadableImage("more than 89 million pixels")
 
 
+def _check_syntax(header: pydicom.Dataset) -> None:
+    syntax = header.file_meta.TransferSyntaxUID
+    if syntax == JPEGExtended12Bit and header.BitsStored > 8:
+        raise UnreadableImage("DICOM in lossy JPEG of 12 bits, which is not read: rewrite it uncompressed")
+    if syntax not in (*_RAW_BITS, *_BY_PILLOW, *_BY_GDCM):
+        raise UnreadableImage(f"DICOM written as {syntax.name[:64]}, which is not read: rewrite it uncompressed")
+
+
 def _check_frame(header: pydicom.Dataset) -> None:
     """Hold the size in the compressed frame against the tags: decoders take memory for the one or the other."""
     frame = get_frame(header.PixelData, 0, number_of_frames=1)
@@ -137,8 +154,36 @@ def _check_frame(header: pydicom.Dataset) -> None:
     if header.file_meta.TransferSyntaxUID == RLELossless:
         if len(frame) > 2 * np.prod(told) * header.BitsAllocated // 8 + 64:  # its worst case is 129 bytes for 128
             raise UnreadableImage("damaged DICOM: its run lengths are longer than its pixels")
+        _check_runs(frame, header.Rows * header.Columns)
     elif (found := _size_in(frame)) != told:
         raise UnreadableImage(f"damaged DICOM: {told} rows, columns and samples in its tags, {found} in its pixels")
+
+
+def _check_runs(frame: bytes, pixels: int) -> None:
+    """Two bytes may stand for 128: a segment holds one byte of each pixel, and perhaps a few to fill it up."""
+    count = struct.unpack_from("<I", frame)[0]
+    starts = struct.unpack_from("<15I", frame, 4)[:count]
+    for start, end in pairwise([*starts, len(frame)]):
+        if _unfolded(frame[start:end]) > pixels + _FILLED_UP:
+            raise UnreadableImage("damaged DICOM: its runs unfold to more than its pixels")
+
+
+def _unfolded(segment: bytes) -> int:
+    """How many bytes the runs of a segment stand for (DICOM PS3.5 G.3.1).
+
+    >>> _unfolded(bytes([2, 7, 8, 9, 128, 129, 5]))
+    131
+    """
+    at = length = 0
+    while at < len(segment):
+        head = segment[at]
+        if head < 128:
+            at, length = at + head + 2, length + head + 1
+        elif head > 128:
+            at, length = at + 2, length + 257 - head
+        else:
+            at += 1
+    return length
 
 
 def _size_in(frame: bytes) -> tuple[int, int, int] | None:
