@@ -612,7 +612,7 @@ def test_an_onnx_file_of_whole_numbers_is_refused(tmp_path):
 @pytest.fixture(scope="module")
 def xrv(tmp_path_factory) -> Path:
     """A DenseNet of the library with drawn weights: its published ones cannot be had here."""
-    from chexmsn.evaluation.adapters._libraries import library
+    from chexmsn.core.libraries import library
 
     models = library("torchxrayvision", "torchxrayvision").models
     folder = tmp_path_factory.mktemp("xrv")
@@ -630,7 +630,7 @@ def published(xrv: Path) -> Path:
 
 
 def test_torchxrayvision_gets_its_range_and_gives_what_the_library_gives(xrv):
-    from chexmsn.evaluation.adapters._libraries import library
+    from chexmsn.core.libraries import library
 
     models = library("torchxrayvision", "torchxrayvision").models
     about = models.model_urls["densenet121-res224-all"]
@@ -667,7 +667,7 @@ def test_torchxrayvision_runs_no_code_of_a_file(tmp_path, xrv):
 
 
 def test_a_missing_library_is_named_with_its_remedy():
-    from chexmsn.evaluation.adapters._libraries import library
+    from chexmsn.core.libraries import library
 
     with pytest.raises(UserError, match=r"library no_such_library, which is missing: pip install 'chexmsn\[onnx\]'"):
         library("no_such_library", "onnx")

@@ -177,7 +177,7 @@ def test_a_patient_trained_on_here_and_tested_on_there(one, tmp_path):
 
 def test_an_image_key_that_two_packs_share(one, tmp_path):
     same = make(tmp_path / "same", ["a"], ["train"], {})
-    with pytest.raises(UserError, match=r"an image called '0\.png': prepare one with another `key_prefix`"):
+    with pytest.raises(UserError, match=r"an image called '0\.png': leave one out"):
         Collection([one, same], ["train"])
     other = make(tmp_path / "other", ["a"], ["train"], {}, prefix="other/")
     assert len(Collection([one, other], ["train"])) == 4

@@ -1,5 +1,6 @@
 """NIH ChestX-ray14 in its own layout, in the layouts of its copies, and what is told when something lacks."""
 
+import gzip
 import logging
 
 import numpy as np
@@ -31,6 +32,13 @@ def test_the_look_alike_has_the_layout_and_the_quirks(folder):
     assert (folder / "BBox_List_2017.csv").read_text().startswith("Image Index,Finding Label,Bbox [x,y,w,h],Unnamed")
     assert [place.name for place in sorted(folder.glob("images_*"))] == [f"images_{n:03d}" for n in range(1, 13)]
     assert len((folder / TRAIN).read_text().splitlines()) + len((folder / TEST).read_text().splitlines()) == 16
+
+
+def test_a_table_may_be_packed_as_the_doctor_takes_it(folder):
+    plain, file = read(folder, Config()), folder / TABLES[0]
+    (folder / f"{TABLES[0]}.gz").write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+    pd.testing.assert_frame_equal(read(folder, Config()), plain)
 
 
 def test_labels_are_those_between_the_bars(folder):

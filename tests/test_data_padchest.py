@@ -176,3 +176,10 @@ def test_a_table_without_rows(folder):
 def test_labels_are_one_zero_or_blank(folder):
     values = read(folder, ALL).filter(like="label:").to_numpy(np.float32)
     assert set(np.unique(values[~np.isnan(values)])) == {0, 1}
+
+
+def test_of_a_table_of_36_columns_a_few_are_told(folder):
+    rewrite(folder / TABLE, lambda rows: rows.rename(columns={"PatientID": "Patient"}))
+    with pytest.raises(UserError, match=r"lacks the column PatientID: it has .*ImageID, .* and 28 more$") as told:
+        read(folder, Config())
+    assert len(str(told.value)) < 400

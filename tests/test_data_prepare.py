@@ -45,6 +45,23 @@ def content(out):
     return {name: (out / name).read_bytes() for name in FILES}
 
 
+def test_what_a_kill_left_behind_a_finished_pack_is_cleared_away(folder, tmp_path):
+    """Killed between the last two steps: the pack has its name, the shards are still there."""
+    pack(folder, tmp_path / "pack")
+    shard = tmp_path / "pack.partial" / "shard-1-of-2"
+    shard.mkdir(parents=True)
+    (shard / "lock").touch()
+    pack(folder, tmp_path / "pack")
+    assert not (tmp_path / "pack.partial").exists()
+
+
+def test_a_pack_with_another_split_is_not_taken_for_the_source_s_own(folder, tmp_path):
+    pack(folder, tmp_path / "pack")
+    run_command("split", ["shares", str(tmp_path / "pack"), "--shares", "{train: 1.0}", "--out", str(tmp_path / "new")])
+    with pytest.raises(UserError, match=r"new is a pack that `chexmsn split` made .*: choose another folder"):
+        pack(folder, tmp_path / "new")
+
+
 def test_unreadable_images_are_listed_and_the_rest_goes_on(folder, tmp_path, caplog):
     whole = pack(folder, tmp_path / "whole")
     images = folder / "images"

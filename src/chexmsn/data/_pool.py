@@ -17,6 +17,11 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
+def cores() -> int:
+    """Those that this process may use, which under Slurm are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def ordered_map(
     function: Callable[[Task], Result], tasks: Iterable[Task], workers: int, preload: Iterable[str] = ()
 ) -> Iterator[Result]:

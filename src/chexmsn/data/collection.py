@@ -168,7 +168,9 @@ def _check_together(packs: Sequence[Pack]) -> None:
     everything = pd.concat(parts)
     twice = everything.loc[everything["image_key"].duplicated(), "image_key"]
     if len(twice):
-        raise UserError(f"two packs hold an image called {twice.iloc[0]!r}: prepare one with another `key_prefix`")
+        raise UserError(
+            f"two packs hold an image called {twice.iloc[0]!r}: leave one out, or give one of csv another `key_prefix`"
+        )
     for _, same in everything.groupby("collection", sort=True):
         check_no_leak(same)
     for one, other in combinations(packs, 2):

@@ -75,6 +75,15 @@ def sexes(text: pd.Series) -> pd.Series:
     return letter.where(letter.isin(["M", "F"]))
 
 
+def leads_out(name: str) -> bool:
+    """Whether a file of this name would lie outside the folder, or nowhere.
+
+    >>> [leads_out(name) for name in ("/a.png", "a/../../b.png", "a..b.png")]
+    [True, True, False]
+    """
+    return _LEADS_OUT.search(name) is not None
+
+
 def inside(names: pd.Series, file: Path) -> pd.Series:
     """Names of files below a folder, `./a.png` as `a.png`. Raises UserError for a blank one and one that leads out.
 

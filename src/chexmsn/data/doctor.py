@@ -21,8 +21,9 @@ import pandas as pd
 from chexmsn.core import lookup
 from chexmsn.core.errors import UserError
 from chexmsn.core.progress import progress
-from chexmsn.data._pool import ordered_map
+from chexmsn.data._pool import cores, ordered_map
 from chexmsn.data._tree import HEAD, LEADS_OUT, Tree, fault, in_threads, is_page, walk
+from chexmsn.data.columns import leads_out
 from chexmsn.data.decode import SMALLEST_SIDE
 from chexmsn.data.pack import sha256
 from chexmsn.data.prepare import CHUNK, SOURCES
@@ -102,7 +103,7 @@ class _Case:
 
     @property
     def processes(self) -> int:
-        return self.workers or os.cpu_count() or 1
+        return self.workers or cores()
 
     @property
     def is_look_alike(self) -> bool:
@@ -255,13 +256,9 @@ def _without(table: Table, faults: Mapping[str, str]) -> Table:
 def _absence(place: str, tree: Tree) -> str | None:
     if place in tree.sizes:
         return None if tree.sizes[place] else "empty"
-    if _leads_out(place):
+    if leads_out(place):
         return "outside the folder"
     return _strange(place, tree) or ("a folder" if place in tree.folders else "missing")
-
-
-def _leads_out(place: str) -> bool:
-    return place.startswith("/") or ".." in place.split("/")
 
 
 def _strange(place: str, tree: Tree) -> str | None:
@@ -272,7 +269,7 @@ def _strange(place: str, tree: Tree) -> str | None:
 def _may_be_fetched(place: str, case: _Case) -> bool:
     """Whether a download may write there: through a link it would overwrite what the link leads to."""
     root = os.path.realpath(case.folder)
-    inside = not _leads_out(place) and os.path.realpath(f"{root}/{place}").startswith(root + os.sep)
+    inside = not leads_out(place) and os.path.realpath(f"{root}/{place}").startswith(root + os.sep)
     return inside and place.isprintable() and place not in case.tree.folders and _strange(place, case.tree) is None
 
 

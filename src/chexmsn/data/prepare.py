@@ -1,7 +1,6 @@
 """From a source's folder to a pack: parallel, resumable, the same bytes whatever the number of workers and shards."""
 
 import logging
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from chexmsn.core.progress import progress
 from chexmsn.core.record import differences
 from chexmsn.data._finish import finish, hash_of
 from chexmsn.data._partial import Note, Partial, count_kept
-from chexmsn.data._pool import ordered_map
+from chexmsn.data._pool import cores, ordered_map
 from chexmsn.data.pack import INFO, Pack, open_pack
 from chexmsn.data.source import Table, make_config
 from chexmsn.data.squares import SOURCES, Chunk, Form, Squares
@@ -153,9 +152,10 @@ class Job:
 
     def _made(self, chunks: Callable[[int], Iterator[Chunk]]) -> Pack:
         """The pack of the chunks; `chunks` gives those after the images that are done."""
-        if self._is_finished():
-            return open_pack(self._place)
         partial = self._partial()
+        if self._is_finished():
+            partial.remove()  # what a kill left that came after the pack got its name
+            return open_pack(self._place)
         with partial.alone(), partial.interruptions_told(len(self.table)):
             if not self._is_finished():  # by another process, in the meantime
                 partial.begin(self.request)
@@ -173,6 +173,8 @@ class Job:
         if not (out / INFO).is_file():
             raise UserError(f"{out} is there already and is no pack (it has no {INFO}): choose another folder")
         info = open_pack(out).info
+        if "resplit" in info:
+            raise UserError(f"{out} is a pack that `chexmsn split` made ({info['resplit']}): choose another folder")
         if changes := differences({name: info.get(name) for name in request}, request):
             told = "; ".join(changes)
             raise UserError(f"{out} is a pack of another configuration ({told}): choose another folder or delete it")
@@ -182,7 +184,7 @@ class Job:
     def _decoded(self, rows: range) -> Iterator[Chunk]:
         starts = range(rows.start, rows.stop, CHUNK)
         records = (self.table.iloc[start : min(start + CHUNK, rows.stop)].to_dict("records") for start in starts)
-        workers = max(1, min(self.workers or _cores(), len(starts)))
+        workers = max(1, min(self.workers or cores(), len(starts)))
         make_chunk = Squares(self._form, self.folder, self.follow_links)
         return ordered_map(make_chunk, records, workers, preload=[Squares.__module__, self._module.__name__])
 
@@ -201,11 +203,6 @@ class Job:
                 "with --shard for each of them, then with --merge again"
             )
         return parts
-
-
-def _cores() -> int:
-    """Those that this process may use, which under Slurm are fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _append_all(partial: Partial, total: int, chunks: Iterator[Chunk]) -> None:

@@ -15,9 +15,8 @@ from chexmsn.core.progress import progress
 from chexmsn.data._finish import summary, write_index
 from chexmsn.data.pack import IMAGES, INDEX, INFO, LEFT_OUT, Pack, open_pack, sha256
 from chexmsn.data.source import find_table, read_text_table
+from chexmsn.data.sources.mimic_cxr_jpg import EHR, OFFICIAL
 from chexmsn.data.splits import SPLITS, check_names, check_no_leak
-
-OFFICIAL, MEDFUSE = "mimic-cxr-2.0.0-split.csv.gz", "mimic-cxr-ehr-split.csv"
 
 _AT_ONCE = 1024  # images
 
@@ -94,7 +93,7 @@ def medfuse_split(folder: Path, validate_list: Path, test_list: Path) -> Path:
     """
     official = find_table(folder, OFFICIAL)
     if official is None:
-        raise UserError(f"{folder} has no {OFFICIAL}: give a MIMIC-CXR-JPG folder")
+        raise UserError(f"{folder} has no {OFFICIAL}.gz: give a MIMIC-CXR-JPG folder")
     rows = read_text_table(official, ["dicom_id", "study_id", "subject_id", "split"])
     subjects = pd.to_numeric(rows["subject_id"], errors="coerce")
     rows["split"] = "train"
@@ -103,7 +102,7 @@ def medfuse_split(folder: Path, validate_list: Path, test_list: Path) -> Path:
         if not listed.any():
             raise UserError(f"{file} names no subject of {official.name}: is it a list of MIMIC-IV's ICU stays?")
         rows.loc[listed, "split"] = split
-    return _write_once(rows, folder / MEDFUSE)
+    return _write_once(rows, folder / EHR)
 
 
 def _write_once(rows: pd.DataFrame, file: Path) -> Path:

@@ -32,6 +32,7 @@ LARGEST_TABLE = 1 << 29
 """Bytes, unpacked: several times the largest table that was published."""
 
 LONGEST_LINE = 1 << 20
+_SHOWN, _LONGEST_NAME = 8, 40  # of a table's columns, in a message
 _GZIP = b"\x1f\x8b"
 
 TEXT_COLUMNS = ("image_key", "patient_id", "study_id", "view", "split", "sex")
@@ -134,8 +135,18 @@ def read_text_table(file: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
         raise UserError(f"{file} has rows with more values than its header has names: get it anew, or mend the header")
     missing = [column for column in columns if column not in table]
     if missing:
-        raise UserError(f"{file} lacks the column {', '.join(missing)}: it has {', '.join(table.columns)}")
+        raise UserError(f"{file} lacks the column {', '.join(missing)}: it has {_few(list(table.columns))}")
     return table
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first of many names, none of them longer than a name should be.
+
+    >>> _few(["a", "b" * 99, *map(str, range(99))])
+    'a, bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb, 0, 1, 2, 3, 4, 5 and 93 more'
+    """
+    first = ", ".join(" ".join(name.split())[:_LONGEST_NAME] for name in names[:_SHOWN])
+    return f"{first} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else first
 
 
 def _csv_content(file: Path) -> bytes:

@@ -23,6 +23,7 @@ from chexmsn.data.source import (
     TableFile,
     blank_to_null,
     check_table,
+    find_table,
     keep,
     make_table,
     need_folder,
@@ -108,7 +109,7 @@ class Place:
     def find(self, *names: str) -> Path | None:
         """The first of these tables that is there."""
         places = dict.fromkeys((self.root, self.folder))
-        return next((place / name for name in names for place in places if (place / name).is_file()), None)
+        return next((file for name in names for place in places if (file := find_table(place, name))), None)
 
     def paths(self, keys: pd.Series, patients: pd.Series) -> pd.Series:
         """Where the images of these keys lie."""
@@ -122,8 +123,8 @@ class Place:
 
 
 def _place(folder: Path) -> Place:
-    below = [place for place in sorted(folder.glob("CheXpert-v1.0*")) if (place / TRAIN).is_file()]
-    root = folder if (folder / TRAIN).is_file() or not below else below[0]
+    below = [place for place in sorted(folder.glob("CheXpert-v1.0*")) if find_table(place, TRAIN)]
+    root = folder if find_table(folder, TRAIN) or not below else below[0]
     batches = {} if (root / "train").is_dir() else files_below(folder, ["CheXpert-v1.0 batch *"])
     renamed = (root / "val").is_dir() and not (root / "valid").is_dir()
     return Place(folder, root, batches, "val" if renamed else "valid")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from chexmsn.core.errors import UserError
-from chexmsn.data.columns import ages, inside, sexes
+from chexmsn.data.columns import ages, inside, leads_out, sexes
 from chexmsn.data.decode import decode
 from chexmsn.data.dicom import Rendering
 from chexmsn.data.image import Decoded
@@ -98,7 +98,7 @@ def read(folder: Path, config: Config) -> Table:
     """The images of the table. Raises UserError for everything that is not as `config` says."""
     need_folder(folder)
     file = folder / config.table
-    if _leads_out(config.table) or not file.is_file():
+    if leads_out(config.table) or not file.is_file():
         raise UserError(f"{folder} has no table {config.table}: name it with the option `table`")
     rows = read_text_table(file, config.columns())
     images = inside(rows[config.image], file)
@@ -124,11 +124,6 @@ def collection(folder: Path, config: Config) -> str:
 def load(record: Mapping[str, Any], config: Config, enough: int) -> Decoded:
     """One image; DICOM as asked."""
     return decode(Path(record["path"]), enough, config.rendering)
-
-
-def _leads_out(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.is_absolute() or ".." in path.parts
 
 
 def _optional(rows: pd.DataFrame, column: str | None) -> pd.Series:

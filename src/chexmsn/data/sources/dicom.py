@@ -7,7 +7,6 @@ Labels are not part of such a folder: where a table has them, the source `csv` r
 
 import hashlib
 import logging
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ from pydicom.uid import generate_uid
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.progress import progress
-from chexmsn.data._pool import ordered_map
+from chexmsn.data._pool import cores, ordered_map
 from chexmsn.data._tree import walk
 from chexmsn.data.columns import ages, sexes
 from chexmsn.data.decode import decode
@@ -134,7 +133,7 @@ def _tags_below(folder: Path) -> pd.DataFrame:
     """One row of text per DICOM file: `path` and TAGS, blank for what it does not say."""
     places = sorted(walk(folder, threads=8).sizes)
     chunks = [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
-    workers = 1 if len(places) <= FEW else min(os.cpu_count() or 1, len(chunks))
+    workers = 1 if len(places) <= FEW else min(cores(), len(chunks))
     read = (row for rows in ordered_map(partial(_tags_of, folder), chunks, workers, [__name__]) for row in rows)
     rows = [row for row in progress(read, total=len(places), title="reading tags", unit="file") if row]
     if not rows:

@@ -31,7 +31,7 @@ from chexmsn.data.source import (
     read_text_table,
 )
 
-_METADATA, _OFFICIAL, _EHR = "mimic-cxr-2.0.0-metadata.csv", "mimic-cxr-2.0.0-split.csv", "mimic-cxr-ehr-split.csv"
+_METADATA, OFFICIAL, EHR = "mimic-cxr-2.0.0-metadata.csv", "mimic-cxr-2.0.0-split.csv", "mimic-cxr-ehr-split.csv"
 _RADIOLOGIST = "mimic-cxr-2.1.0-test-set-labeled.csv"
 
 SOURCE = Source(
@@ -42,13 +42,13 @@ SOURCE = Source(
     url="https://physionet.org/content/mimic-cxr-jpg/",
     tables=(
         TableFile(name=f"{_METADATA}.gz", columns=("dicom_id", "subject_id", "study_id", "ViewPosition"), rows=377_110),
-        TableFile(name=f"{_OFFICIAL}.gz", columns=("dicom_id", "study_id", "subject_id", "split"), rows=377_110),
+        TableFile(name=f"{OFFICIAL}.gz", columns=("dicom_id", "study_id", "subject_id", "split"), rows=377_110),
         TableFile(name="mimic-cxr-2.0.0-chexpert.csv.gz", columns=("study_id", *CHEXPERT_FINDINGS), rows=227_827),
         TableFile(
             name="mimic-cxr-2.0.0-negbio.csv.gz", columns=("study_id", *CHEXPERT_FINDINGS), rows=227_827, needed=False
         ),
         TableFile(name=_RADIOLOGIST, columns=("study_id",), needed=False),
-        TableFile(name=_EHR, columns=("dicom_id", "split"), needed=False),
+        TableFile(name=EHR, columns=("dicom_id", "split"), needed=False),
     ),
     counts={"train": 368_960, "validate": 2_991, "test": 5_159},
     counted_with={"split": "official", "views": "all"},
@@ -106,7 +106,7 @@ def collection(folder: Path, config: Config) -> str:
 def _files(folder: Path, config: Config) -> dict[str, Path]:
     """Where each table lies: as `.csv.gz` or unpacked."""
     need_folder(folder)
-    split = _EHR if config.split == "ehr" or (config.split == "auto" and find_table(folder, _EHR)) else _OFFICIAL
+    split = EHR if config.split == "ehr" or (config.split == "auto" and find_table(folder, EHR)) else OFFICIAL
     wanted = {"metadata": _METADATA, "split": split, "labels": f"mimic-cxr-2.0.0-{config.labeller}.csv"}
     if config.radiologist_test_labels:
         wanted["radiologist"] = _RADIOLOGIST
@@ -128,7 +128,7 @@ def _choose_views(images: pd.DataFrame, views: str) -> pd.DataFrame:
 def _splits(images: pd.DataFrame, file: Path) -> pd.Series:
     """The split of each image, null where the file does not list it."""
     rows = read_text_table(file, ["dicom_id", "split"])
-    if rows["split"].nunique() == 1 and file.name.startswith(_EHR):
+    if rows["split"].nunique() == 1 and file.name.startswith(EHR):
         raise UserError(
             f"{file} puts every image into {rows['split'].iloc[0]}: it was probably written by comparing subject "
             "numbers with text; write it anew or give split=official"
@@ -185,7 +185,7 @@ def fake(folder: Path, *, patients: int = 8, seed: int = 0, size: int = 96) -> N
         write_picture(folder / row.path, picture(row.Rows, row.Columns, rng))
     studies = images[["subject_id", "study_id"]].drop_duplicates().iloc[:-1]  # a study that the labellers skipped
     _write(folder / f"{_METADATA}.gz", images.drop(columns=["split", "path"]))
-    _write(folder / f"{_OFFICIAL}.gz", images[["dicom_id", "study_id", "subject_id", "split"]])
+    _write(folder / f"{OFFICIAL}.gz", images[["dicom_id", "study_id", "subject_id", "split"]])
     for labeller in ("chexpert", "negbio"):
         _write(folder / f"mimic-cxr-2.0.0-{labeller}.csv.gz", _fake_labels(studies, rng))
     tested = images.loc[images["split"] == "test", ["study_id"]].drop_duplicates()

@@ -25,6 +25,7 @@ from chexmsn.data.source import (
     TableFile,
     blank_to_null,
     check_table,
+    find_table,
     keep,
     make_table,
     need_folder,
@@ -116,9 +117,8 @@ def read(folder: Path, config: Config) -> Table:
 
 
 def _table_file(folder: Path) -> Path:
-    files = [folder / name for name in (*TABLES, TRAIN, TEST)]
-    there = [file for file in files[:2] if file.is_file()]
-    missing = ([] if there else [TABLES[0]]) + [file.name for file in files[2:] if not file.is_file()]
+    there = [file for file in (find_table(folder, name) for name in TABLES) if file]
+    missing = ([] if there else [TABLES[0]]) + [name for name in (TRAIN, TEST) if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder} is no folder of ChestX-ray14, it lacks {', '.join(missing)}: see {SOURCE.url}")
     return there[0]

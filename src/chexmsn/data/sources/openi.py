@@ -26,6 +26,7 @@ from chexmsn.data.source import (
     Table,
     TableFile,
     check_table,
+    find_table,
     index_by,
     keep,
     make_table,
@@ -120,8 +121,9 @@ def read(folder: Path, config: Config) -> Table:
 
 def _images(folder: Path) -> tuple[Path, pd.DataFrame]:
     """One row per image (image, uid, view, terms), and the file or folder that they are from."""
-    if (folder / REPORTS).is_file() and (folder / PROJECTIONS).is_file():
-        return folder / PROJECTIONS, _from_tables(folder)
+    reports, projections = (find_table(folder, name) for name in (REPORTS, PROJECTIONS))
+    if reports and projections:
+        return projections, _from_tables(reports, projections)
     files = sorted((folder / XML).glob("*.xml"), key=lambda file: (len(file.name), file.name))
     if not files:
         raise UserError(
@@ -134,11 +136,11 @@ def _images(folder: Path) -> tuple[Path, pd.DataFrame]:
     return folder / XML, rows
 
 
-def _from_tables(folder: Path) -> pd.DataFrame:
-    reports = index_by(read_text_table(folder / REPORTS, ["uid", "MeSH"]), "uid", folder / REPORTS)
-    images = read_text_table(folder / PROJECTIONS, ["uid", "filename", "projection"])
+def _from_tables(file: Path, projections: Path) -> pd.DataFrame:
+    reports = index_by(read_text_table(file, ["uid", "MeSH"]), "uid", file)
+    images = read_text_table(projections, ["uid", "filename", "projection"])
     if unknown := sorted(set(images["uid"]) - set(reports.index)):
-        raise UserError(f"{folder / REPORTS} lacks the report {unknown[0]} of {PROJECTIONS}: get both tables anew")
+        raise UserError(f"{file} lacks the report {unknown[0]} of {PROJECTIONS}: get both tables anew")
     return pd.DataFrame(
         {
             "image": images["filename"],

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json
-from chexmsn.evaluation.adapters._libraries import library
+from chexmsn.core.libraries import library
 from chexmsn.evaluation.adapters._model import Model, Options, settled
 from chexmsn.evaluation.result_folder import name_of
 from chexmsn.models.artefact import fingerprint

@@ -16,7 +16,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from chexmsn.core.errors import UserError
-from chexmsn.evaluation.adapters._libraries import library
+from chexmsn.core.libraries import library
 from chexmsn.evaluation.adapters._model import Model, Options, settled
 from chexmsn.evaluation.result_folder import name_of
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from chexmsn.core.errors import UserError
-from chexmsn.evaluation.adapters._libraries import library
+from chexmsn.core.libraries import library
 from chexmsn.evaluation.adapters._model import Model, Options, settled
 from chexmsn.evaluation.adapters._weights import fill_network
 from chexmsn.evaluation.result_folder import name_of

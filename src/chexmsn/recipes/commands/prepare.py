@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from chexmsn.core.errors import UserError
+from chexmsn.core.libraries import library
 from chexmsn.core.limits import check_limits
 from chexmsn.data.pack import Pack
 from chexmsn.data.prepare import Job, Shard
-from chexmsn.evaluation.adapters._libraries import library
 from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, source_parser
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Config:
     slurm: int | None = None
 
     def __post_init__(self) -> None:
-        check_limits(self, size="[16, 4096]", workers="[0, inf)", merge="[1, inf)", slurm="[1, inf)")
+        check_limits(self, size="[16, 4096]", workers="[1, inf)", merge="[1, inf)", slurm="[1, inf)")
         if sum(way is not None for way in (self.shard, self.merge, self.slurm)) > 1:
             raise UserError("a part is made, or all are joined: give one of --shard, --merge and --slurm")
 

@@ -1,4 +1,4 @@
-"""Libraries that only some adapters need: extras of the package."""
+"""Libraries that only some commands and adapters need: extras of the package."""
 
 import importlib
 import warnings
