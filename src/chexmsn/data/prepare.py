@@ -152,10 +152,10 @@ class Job:
 
     def _made(self, chunks: Callable[[int], Iterator[Chunk]]) -> Pack:
         """The pack of the chunks; `chunks` gives those after the images that are done."""
-        partial = self._partial()
         if self._is_finished():
-            partial.remove()  # what a kill left that came after the pack got its name
+            self._partial().remove()  # what a kill left that came after the pack got its name
             return open_pack(self._place)
+        partial = self._partial()
         with partial.alone(), partial.interruptions_told(len(self.table)):
             if not self._is_finished():  # by another process, in the meantime
                 partial.begin(self.request)
