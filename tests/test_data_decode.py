@@ -301,3 +301,17 @@ def test_resizing_is_antialiased():
 
 def test_shrinkage_turns_stored_pixels_into_pack_pixels():
     assert shrinkage((512, 1024), 256, "pad") == (4.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\xff\xd8\xff\xc1\x00\x0b\x0c\x00\x50\x00\x50\x01\x01\x11\x00\xff\xd9", "a JPEG .* of 12 bits"),
+        (b"\x89PNG and no more", "a PNG whose head"),
+        (b"GIF89a", "neither JPEG, PNG nor DICOM"),
+    ],
+)
+def test_what_pillow_does_not_know_is_called_what_it_is(content, reason, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(UnreadableImage, match=reason):
+        decode(tmp_path / "a.jpg", 16)
