@@ -152,8 +152,8 @@ def against_peer(asked: argparse.Namespace, place: Path) -> dict[str, Any]:
     workers = sorted({0, asked.workers}) if asked.peer else []
     turns: dict[str, list[Times]] = {name: [] for name in ("ours", *(f"lightly, {n} workers" for n in workers))}
     with many_peers(files, asked, workers) as peers:
-        for ask in peers:
-            ask("1")  # warms up
+        for count, ask in zip(workers, peers, strict=True):
+            ask(str(1 + 2 * count))  # warms up, and uses up what its workers have read ahead
         for turn in range(asked.turns):
             turns["ours"].append([times_of(steps.step()) for _ in range(asked.steps)])
             for count, ask in zip(workers, peers, strict=True):

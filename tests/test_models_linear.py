@@ -58,6 +58,13 @@ def test_the_same_product_has_the_same_bits():
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
+@onednn
+def test_compilers_know_what_the_product_gives():
+    x, weight, bias = (tensor.detach() for tensor in (drawn(2, 64, 96), drawn(128, 96), drawn(128)))
+    for arguments in ((x, weight, bias), (x[0].T.contiguous().T, weight, None), (x[0], weight.T.contiguous().T, None)):
+        torch.library.opcheck(torch.ops.chexmsn.product, arguments, rtol=1e-4, atol=1e-3)
+
+
 def test_layers_of_others_keep_names_and_weights():
     layers = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.GELU(), torch.nn.Linear(4, 2))
     before = {name: tensor.clone() for name, tensor in layers.state_dict().items()}

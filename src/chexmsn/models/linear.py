@@ -3,8 +3,8 @@
 torch asks MKL for them, which leaves half of the vector units of AMD's processors idle: one core of an EPYC (Zen 5)
 does 100 to 105 GFLOP/s so, and 150 to 230 with oneDNN, which asks what a processor can do and not who made it
 (LOG.md, 2026-11-27). It is the same product in the same precision, summed in another order. Everything else is torch's
-own: half precision, float64, GPUs, products too small to be worth the call, and what is compiled or exported, whose
-readers do not know oneDNN.
+own: half precision, float64, GPUs, products too small to be worth the call, and what is exported, whose readers do
+not know oneDNN.
 """
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.6 knows the latter alone
 SMALLEST = 2**20  # multiplications; below, calling costs more than is won
 
 
@@ -31,7 +32,7 @@ def linear(
 
 
 def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or x.numel() * len(weight) < SMALLEST:
+    if _is_exporting() or torch.jit.is_tracing() or x.numel() * len(weight) < SMALLEST:
         return False
     return x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and torch.backends.mkldnn.is_available()
 
@@ -59,11 +60,19 @@ class _Product(torch.autograd.Function):
         gradient = gradient.contiguous()
         rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
         return (
-            _product(gradient, weight.T) if to_x else None,
-            _product(rows.T, inputs.T) if to_weight else None,
+            _product(gradient, weight.T, None) if to_x else None,
+            _product(rows.T, inputs.T, None) if to_weight else None,
             rows.sum(0) if to_bias else None,
         )
 
 
-def _product(x: Float[Tensor, "... I"], weight: Float[Tensor, "O I"], bias: Tensor | None = None) -> Tensor:
+@torch.library.custom_op(
+    "chexmsn::product", mutates_args=()
+)  # opaque to compilers, which would look for packed weights
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@_product.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty((*x.shape[:-1], len(weight)))
