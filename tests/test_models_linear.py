@@ -52,6 +52,34 @@ def test_large_float32_products_on_a_cpu_are_onednns_and_no_others():
 
 
 @onednn
+def test_autocast_is_torchs():
+    x, weight = drawn(256, 96), drawn(128, 96)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, theirs = linear(x, weight), functional.linear(x, weight)
+    assert ours.dtype == torch.bfloat16 and torch.equal(ours, theirs)
+
+
+@onednn
+@pytest.mark.parametrize("lacks", [AttributeError, RuntimeError, None])
+def test_where_the_product_is_missing_or_wrong_it_is_said_once(lacks, monkeypatch, caplog):
+    def product(x, weight, bias):
+        if lacks is None:
+            return functional.linear(x, weight, bias) + 1
+        raise lacks("not on this processor")
+
+    assert of_linear.has_onednn()
+    monkeypatch.setattr(of_linear, "_product", product)
+    assert not of_linear.has_onednn()
+    assert len(caplog.messages) == 1 and "its oneDNN lacks them" in caplog.text
+
+
+def test_without_onednn_products_are_torchs(monkeypatch):
+    monkeypatch.setattr(of_linear, "HAS_ONEDNN", False)
+    x, weight = drawn(256, 96), drawn(128, 96)
+    assert torch.equal(linear(x, weight), functional.linear(x, weight))
+
+
+@onednn
 def test_the_same_product_has_the_same_bits():
     x, weight, bias = drawn(512, 96), drawn(128, 96), drawn(128)
     first, second = (gradients(linear, x, weight, bias) for _ in range(2))

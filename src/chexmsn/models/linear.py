@@ -3,15 +3,20 @@
 torch asks MKL for them, which leaves half of the vector units of AMD's processors idle: one core of an EPYC (Zen 5)
 does 100 to 105 GFLOP/s so, and 150 to 230 with oneDNN, which asks what a processor can do and not who made it
 (LOG.md, 2026-11-27). It is the same product in the same precision, summed in another order. Everything else is torch's
-own: half precision, float64, GPUs, products too small to be worth the call, and what is exported, whose readers do
-not know oneDNN.
+own: half precision (autocast's too), float64, GPUs, products too small to be worth the call, and what is exported,
+whose readers do not know oneDNN. The call is private to torch, so it is tried once, and torch's own is taken where it
+is missing or wrong. It is differentiated once, and not by `torch.func`.
 """
+
+import logging
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
+
+log = logging.getLogger(__name__)
 
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.6 knows the latter alone
 SMALLEST = 2**20  # multiplications; below, calling costs more than is won
@@ -34,7 +39,9 @@ def linear(
 def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
     if _is_exporting() or torch.jit.is_tracing() or x.numel() * len(weight) < SMALLEST:
         return False
-    return x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if not (HAS_ONEDNN and x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"):
+        return False
+    return not torch.is_autocast_enabled("cpu")
 
 
 def with_onednn(module: nn.Module) -> nn.Module:
@@ -76,3 +83,20 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 @_product.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty((*x.shape[:-1], len(weight)))
+
+
+def has_onednn() -> bool:
+    """Whether this torch and processor have the product, and it is right; told in one line where it is not."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    a, b = torch.linspace(-1, 1, 128, device="cpu").view(2, 8, 8)
+    try:
+        right = torch.allclose(_product(a, b, None), functional.linear(a, b), atol=1e-5)
+    except (AttributeError, RuntimeError):  # no such operation, or none that this processor can do
+        right = False
+    if not right:
+        log.warning("products on this CPU are torch's own, slower on some processors: its oneDNN lacks them")
+    return right
+
+
+HAS_ONEDNN = has_onednn()
