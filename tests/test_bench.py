@@ -1,6 +1,7 @@
 """`chexmsn bench`: a user's machine, measured."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from chexmsn.cli.main import main
 from chexmsn.core.errors import UserError
 from chexmsn.recipes.arguments import parse, run_command
+from chexmsn.training import speed
 from chexmsn.training.speed import STAGES, Clock, matrix_peak
 
 SMALL = {
@@ -19,17 +21,21 @@ SMALL = {
 }
 
 
+@pytest.fixture(autouse=True)
+def a_small_product(monkeypatch):
+    """The peak of small matrices: that of large ones takes seconds, and no test asks how high it is."""
+    monkeypatch.setattr(speed, "matrix_peak", partial(matrix_peak, side=256))
+
+
 def test_a_pack_is_measured_and_estimated(small_pack, tmp_path, capsys):
     told = run_command("bench", SMALL | {"data": str(small_pack), "epochs": 10, "json": str(tmp_path / "speed.json")})
     assert json.loads((tmp_path / "speed.json").read_text()) == told
     assert told["steps"] == 3 and set(told["seconds_per_step"]) == set(STAGES)
-    speed = told["images_per_second"]
-    assert speed == pytest.approx(4 / sum(told["seconds_per_step"].values()))
-    assert told["share_of_peak"] == pytest.approx(
-        speed * told["gflop_per_image"] / told["matrix_peak_gflop_per_second"]
-    )
+    rate = told["images_per_second"]
+    assert rate == pytest.approx(4 / sum(told["seconds_per_step"].values()))
+    assert told["share_of_peak"] == pytest.approx(rate * told["gflop_per_image"] / told["matrix_peak_gflop_per_second"])
     estimate = told["estimate"]
-    assert estimate["hours"] == pytest.approx(estimate["images"] * 10 / speed / 3600)
+    assert estimate["hours"] == pytest.approx(estimate["images"] * 10 / rate / 3600)
     assert f"{estimate['images']:,} images x 10 epochs" in capsys.readouterr().out
 
 
@@ -60,6 +66,12 @@ def test_what_cannot_work_is_refused_in_one_line(small_pack, capsys):
         from chexmsn.recipes.arguments import check_command
 
         check_command("bench", parse("bench", SMALL | {"precision": "bf16"}))
+
+
+def test_a_place_that_is_missing_is_told_before_anything_is_measured(tmp_path, capsys):
+    assert main(["bench", "--json", str(tmp_path / "no" / "speed.json")]) == 2
+    told = capsys.readouterr().err
+    assert "there is no folder" in told and "packing" not in told
 
 
 def test_a_matrix_product_and_a_clock():

@@ -9,7 +9,7 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
@@ -47,8 +48,7 @@ class Clock:
         self._then = self._now()
 
     def _now(self) -> tuple[float, float]:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        wait(self.device)
         return time.perf_counter(), time.process_time()
 
     def lap(self, stage: str) -> None:
@@ -59,8 +59,14 @@ class Clock:
         self._then = now
 
 
+def wait(device: torch.device) -> None:
+    """Until a GPU has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 class Steps:
-    """Training steps of a pretraining method that can be timed.
+    """Training steps of a method that can be timed.
 
     Args:
         method: what to train; moved to the device.
@@ -68,15 +74,23 @@ class Steps:
         batch_size: images per step.
         device: where to compute.
         precision: as Lightning calls it (`training.precision.choose_precision`).
+        labels: a classifier's targets, a row for each image.
     """
 
     def __init__(
-        self, method: AbstractMethod, images: Collection, *, batch_size: int, device: torch.device, precision: str
+        self,
+        method: AbstractMethod,
+        images: Collection,
+        *,
+        batch_size: int,
+        device: torch.device,
+        precision: str,
+        labels: Float32[np.ndarray, "N C"] | None = None,
     ) -> None:
         self.method = method.to(device).train()
         self.device = device
         self.batch_size = batch_size
-        self._batches = _batches(images, batch_size)
+        self._batches = _batches(images, labels, batch_size)
         self._description = method.optimiser()
         self._optimiser = build_optimiser(self._description)
         self._schedule = {name: schedule.at(0, 1000, 100) for name, schedule in method.schedules().items()}
@@ -133,11 +147,11 @@ class Steps:
         return counter.get_total_flops() / self.batch_size / 1e9
 
 
-def _batches(images: Collection, batch_size: int) -> Iterator[Batch]:
+def _batches(images: Collection, labels: Float32[np.ndarray, "N C"] | None, batch_size: int) -> Iterator[Batch]:
     rows = np.resize(np.arange(len(images)), max(len(images), batch_size))
     how = {"batch_size": batch_size, "shuffle": True, "drop_last": True, "workers": 0, "pin_memory": False}
     for epoch in itertools.count():
-        yield from loader(images, rows, None, seed=0, epoch=epoch, **how)
+        yield from loader(images, rows, labels, seed=0, epoch=epoch, **how)
 
 
 @register_flop_formula(torch.ops.chexmsn.product)
@@ -149,12 +163,13 @@ def matrix_peak(device: torch.device, dtype: torch.dtype = torch.float32, side: 
     """GFLOP/s of a product of two square matrices, the fastest of several and of the ways that this machine has."""
     side = side or (8192 if device.type == "cuda" else 2048)
     a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
-    return 2 * side**3 / 1e9 / min(_fastest(way, device) for way in (lambda: a @ b, lambda: linear(a, b)))
+    return 2 * side**3 / 1e9 / min(fastest(way, device) for way in (lambda: a @ b, lambda: linear(a, b)))
 
 
-def _fastest(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
+def fastest(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
+    """Seconds, the shortest of several after one that warms up."""
     seconds = []
-    for _ in range(repeats + 1):  # the first warms up
+    for _ in range(repeats + 1):
         clock = Clock(device)
         work()
         clock.lap("work")
@@ -174,7 +189,7 @@ def benchmark(steps: Steps, seconds: float) -> dict[str, Any]:
     peak = matrix_peak(steps.device, steps.dtype)
     gflop = steps.gflop()
     clocks = list(_taken(steps, seconds))
-    parts = {stage: statistics.median(clock.wall[stage] for clock in clocks) for stage in STAGES}
+    parts = medians(clocks)
     images = steps.batch_size / sum(parts.values())
     return {
         "steps": len(clocks),
@@ -186,6 +201,11 @@ def benchmark(steps: Steps, seconds: float) -> dict[str, Any]:
         "share_of_peak": images * gflop / peak,
         "memory_gib": peak_memory(steps.device),
     }
+
+
+def medians(clocks: Sequence[Clock]) -> dict[str, float]:
+    """Seconds of each stage, the median of these steps."""
+    return {stage: statistics.median(clock.wall[stage] for clock in clocks) for stage in STAGES}
 
 
 def _taken(steps: Steps, seconds: float) -> Iterator[Clock]:

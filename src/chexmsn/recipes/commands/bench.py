@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from chexmsn.core.device import choose_device
+from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_json
 from chexmsn.core.limits import check_limits
 from chexmsn.core.lookup import load
@@ -80,10 +81,13 @@ def check(arguments: Any) -> None:
     c = as_dataclass(BenchConfig, arguments)
     load("chexmsn.methods", c.method).Method.check(c.options, c.encoder, c.encoder.size, c.batch_size)
     choose_precision(c.precision, choose_device(c.device))
+    if c.json is not None and not c.json.parent.is_dir():
+        raise UserError(f"there is no folder {c.json.parent} for {c.json.name}: make it, or choose another")
 
 
 def run(arguments: Any) -> dict[str, Any]:
     """Measure, and print what was found."""
+    check(arguments)
     config = as_dataclass(BenchConfig, arguments)
     with images_for(config) as images:
         told = measured(config, images)
