@@ -4,10 +4,8 @@ Of a pack's content only its size matters to speed: its pixels are random bytes,
 files as `chexmsn prepare` leaves them.
 """
 
-import platform
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,7 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from jaxtyping import Float32
 
 from chexmsn.core.draws import Draws
 from chexmsn.core.files import write_json
@@ -27,13 +24,13 @@ from chexmsn.data.pack import FORMAT, IMAGES, INDEX, INFO, Pack, open_pack, sha2
 from chexmsn.data.source import LABEL
 from chexmsn.methods._base import AbstractMethod, Setting
 from chexmsn.models.encoder import EncoderConfig, build_encoder
-from chexmsn.training.compiling import one_pass
 from chexmsn.training.config import HealthConfig, PretrainConfig
 from chexmsn.training.engine import Feed, Part, lightning_told_once
 from chexmsn.training.health import Health
 from chexmsn.training.loop import ClassifierLoop, Loop, PretrainingLoop
 from chexmsn.training.meter import Meter
 from chexmsn.training.precision import choose_precision
+from chexmsn.training.speed import Steps, fastest, wait
 
 FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Fracture", "Lung Lesion", "Lung Opacity")
 
@@ -41,40 +38,11 @@ FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Fracture",
 # --- the machine
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    versions = {"torch": torch.__version__, "python": platform.python_version(), "lightning": L.__version__}
-    return {"device": name, "threads": torch.get_num_threads(), **versions}
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def seconds(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """The shortest of several; the first warms up."""
-    taken = []
-    for _ in range(repeats + 1):
-        wait(device)
-        start = time.perf_counter()
-        work()
-        wait(device)
-        taken.append(time.perf_counter() - start)
-    return min(taken[1:])
-
-
-def matrix_peak(device: torch.device, dtype: torch.dtype, side: int) -> float:
-    """TFLOP/s of a product of two square matrices."""
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return 2 * side**3 / seconds(lambda: a @ b, device) / 1e12
-
-
 def copy_bandwidth(device: torch.device, megabytes: int) -> float:
     """TB/s read plus written by a copy on the device."""
     a = torch.zeros(megabytes << 20, dtype=torch.uint8, device=device)
     b = torch.empty_like(a)
-    return 2 * a.numel() / seconds(lambda: b.copy_(a), device) / 1e12
+    return 2 * a.numel() / fastest(lambda: b.copy_(a), device) / 1e12
 
 
 # --- a pack
@@ -159,12 +127,11 @@ def trained(job: Job, pack: Path, device: torch.device, *, seconds: float, warm:
     """Images per second end to end, from the pack to the moved weights, by the loop, feed and watch of users' runs."""
     images = Collection([open_pack(pack)], ("train",))
     method = job.build(device)
-    classifies = method.kind == "classifier"
-    targets = images.labels(FINDINGS, Policy()) if classifies else None
+    targets = targets_of(method, images)
     how = {"batch_size": job.batch_size, "resident": job.resident, "epochs": 10**6}
     config = PretrainConfig(data=(pack,), out=pack / "unused", method=job.method, options=method.config, **how)
     steps = {"steps_per_epoch": len(images) // job.batch_size, "epochs": config.epochs}
-    kind = ClassifierLoop if classifies else PretrainingLoop
+    kind = PretrainingLoop if targets is None else ClassifierLoop
     loop = kind(method, seed=0, identity={}, compile=job.compile, **steps)
     meter, clock = Meter(), Clock(device, warm, seconds)
     watch = Health(HealthConfig(), meter, lambda told: None)
@@ -192,20 +159,21 @@ def trained(job: Job, pack: Path, device: torch.device, *, seconds: float, warm:
     return {"images_per_second": clock.images / clock.taken, "memory_gb": memory, "seconds_before": begun}
 
 
-def gflop_per_image(job: Job, device: torch.device, side: int = 256) -> float:
-    """Of a training step, counted operation by operation: twice the multiplications of every product."""
-    few = 2
+def steps_of(job: Job, pack: Path, device: torch.device) -> Steps:
+    """Plain steps of this job, part by part."""
+    images = Collection([open_pack(pack)], ("train",))
     method = job.build(device)
-    pixels = torch.zeros(few, side, side, dtype=torch.uint8, device=device)
-    labels = torch.zeros(few, len(FINDINGS) if method.kind == "classifier" else 0, device=device)
-    keys = torch.arange(few, device=device)
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
-        one_pass(method, method.plan, pixels, labels, keys, schedule_of(method)).loss.backward()
-    return counted.get_total_flops() / few / 1e9
+    how = {"batch_size": job.batch_size, "device": device, "precision": choose_precision(job.precision, device)}
+    return Steps(method, images, labels=targets_of(method, images), **how)
 
 
-def schedule_of(method: AbstractMethod) -> dict[str, float]:
-    return {name: schedule.at(1, 100, 10) for name, schedule in method.schedules().items()}
+def gflop_per_image(job: Job, pack: Path, device: torch.device) -> float:
+    """Of a training step, as `chexmsn bench` counts; of two images, which say it as well as many."""
+    return steps_of(replace(job, batch_size=2), pack, device).gflop()
+
+
+def targets_of(method: AbstractMethod, images: Collection) -> Float32[np.ndarray, "N C"] | None:
+    return images.labels(FINDINGS, Policy()) if method.kind == "classifier" else None
 
 
 def draws_on(device: torch.device, images: int) -> Draws:

@@ -14,32 +14,17 @@ import tempfile
 from pathlib import Path
 
 import torch
-from _measure import Job, draws_on, gflop_per_image, machine, noise_pack, schedule_of, seconds, trained
+from _measure import Job, gflop_per_image, noise_pack, steps_of, trained
 
-from chexmsn.core.batch import to_images
 from chexmsn.core.device import choose_device
-from chexmsn.training.optimiser import apply_schedule, build_optimiser, clip_gradients
-from chexmsn.views import make_views
+from chexmsn.training.speed import machine, medians
 
 
-def network_alone(job: Job, device: torch.device) -> float:
-    """Images per second of forward, backward and optimiser."""
-    method, draws = job.build(device), draws_on(device, job.batch_size)
-    description, schedule = method.optimiser(), schedule_of(method)
-    optimiser = build_optimiser(description)
-    apply_schedule(optimiser, schedule)
-    pixels = torch.zeros(job.batch_size, 256, 256, dtype=torch.uint8, device=device)
-    views, labels = make_views(to_images(pixels), method.plan, draws), torch.zeros(job.batch_size, 7, device=device)
-
-    def step() -> None:
-        optimiser.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = method.step(views, labels, draws, schedule).loss
-        loss.backward()
-        clip_gradients(description)
-        optimiser.step()
-
-    return job.batch_size / seconds(step, device, repeats=3)
+def network_alone(job: Job, pack: Path, device: torch.device) -> float:
+    """Images per second of forward, backward and optimiser, in plain steps."""
+    steps = steps_of(job, pack, device)
+    parts = medians([steps.step() for _ in range(4)][1:])  # the first warms up
+    return job.batch_size / sum(parts[stage] for stage in ("forward", "backward", "optimiser"))
 
 
 def main() -> None:
@@ -60,7 +45,7 @@ def main() -> None:
         for resident in ("always", "never"):
             how = Job(**vars(job) | {"resident": resident})
             rates[resident] = trained(how, pack, device, seconds=asked.seconds, warm=2)["images_per_second"]
-    alone, gflop = network_alone(job, device), gflop_per_image(Job(**vars(job) | {"compile": False}), device)
+        alone, gflop = network_alone(job, pack, device), gflop_per_image(job, pack, device)
     outside = {name: 1 - rate / alone for name, rate in rates.items()}
     told = {"machine": machine(device), "job": vars(job), "images_per_second": rates, "network_alone": alone}
     told |= {"gflop_per_image": gflop, "share_outside_the_network": outside}

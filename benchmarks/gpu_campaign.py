@@ -31,24 +31,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from _measure import (
-    Job,
-    copy_bandwidth,
-    draws_on,
-    gflop_per_image,
-    machine,
-    matrix_peak,
-    noise_pack,
-    schedule_of,
-    seconds,
-    trained,
-)
+from _measure import Job, copy_bandwidth, draws_on, gflop_per_image, noise_pack, steps_of, trained
 from stress_speed import end_to_end
 
 from chexmsn.core.batch import to_images
@@ -59,7 +48,7 @@ from chexmsn.data.loader import Ahead, Batches, From, batches_of
 from chexmsn.data.pack import open_pack
 from chexmsn.evaluation.conditions import NOISES
 from chexmsn.models.encoder import EncoderConfig
-from chexmsn.training.optimiser import apply_schedule, build_optimiser, clip_gradients
+from chexmsn.training.speed import fastest, machine, matrix_peak, medians
 from chexmsn.views import make_views
 
 Row = dict[str, Any]
@@ -130,7 +119,7 @@ def limits(site: Site) -> Iterator[Measurement]:
     """The machine: what a product of matrices and a copy reach."""
     kinds = {"bfloat16": torch.bfloat16, "float32": torch.float32}
     for name, kind in kinds.items():
-        yield name, lambda kind=kind: {"tflops": matrix_peak(site.device, kind, site.scale.matrix)}
+        yield name, lambda kind=kind: {"tflops": matrix_peak(site.device, kind, site.scale.matrix) / 1000}
     yield "copy", lambda: {"tb_per_second": copy_bandwidth(site.device, site.scale.copied)}
     yield "reader", lambda: {"images_per_second": reading(site)}
 
@@ -170,7 +159,7 @@ def methods(site: Site) -> Iterator[Measurement]:
 def of_job(site: Site, name: str, job: Job) -> Iterator[Measurement]:
     def measured() -> Row:
         row = trained(job, site.pack, site.device, seconds=site.scale.seconds)
-        gflop = gflop_per_image(replace(job, compile=False), site.device, site.scale.side)
+        gflop = gflop_per_image(job, site.pack, site.device)
         return {"batch": job.batch_size} | row | {"gflop_per_image": gflop} | _reached(row, gflop)
 
     yield name, measured
@@ -188,35 +177,9 @@ def stages(site: Site) -> Iterator[Measurement]:
 
 def parts(site: Site, job: Job) -> Row:
     """Milliseconds per step of reading, views, forward, backward and optimiser."""
-    device, images = site.device, job.batch_size
-    method, draws = job.build(device), draws_on(device, images)
-    description = method.optimiser()
-    optimiser, schedule = build_optimiser(description), schedule_of(method)
-    apply_schedule(optimiser, schedule)
-    pixels = torch.randint(256, (images, site.scale.side, site.scale.side), dtype=torch.uint8, device=device)
-    labels = torch.zeros(images, 0, device=device)
-
-    def views() -> list[torch.Tensor]:
-        return make_views(to_images(pixels), method.plan, draws.stream("views"))
-
-    def forward() -> torch.Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            return method.step(shown, labels, draws.stream("method"), schedule).loss
-
-    def both() -> None:
-        optimiser.zero_grad()
-        forward().backward()
-
-    def move() -> None:
-        clip_gradients(description)
-        optimiser.step()
-        method.after_step(schedule)
-
-    shown = views()
-    ms = {name: 1000 * seconds(work, device) for name, work in (("views", views), ("forward", forward), ("both", both))}
-    ms["optimiser"] = 1000 * seconds(move, device)
-    ms["backward"] = ms.pop("both") - ms["forward"]
-    return {"batch": images, "read": 1000 * images / reading(site)} | ms
+    steps = steps_of(job, site.pack, site.device)
+    clocks = [steps.step() for _ in range(6)][1:]  # the first warms up
+    return {"batch": job.batch_size} | {stage: 1000 * seconds for stage, seconds in medians(clocks).items()}
 
 
 def reading(site: Site) -> float:
@@ -225,7 +188,7 @@ def reading(site: Site) -> float:
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).numpy()
     parts = batches_of(order, min(512, len(images)), drop_last=True)
     feed = Ahead(Batches(images, None, pinned=site.device.type == "cuda"), From(parts, 0))
-    return len(parts) * len(parts[0]) / seconds(lambda: [None for _ in feed], site.device, repeats=2)
+    return len(parts) * len(parts[0]) / fastest(lambda: [None for _ in feed], site.device, repeats=2)
 
 
 def stressing(site: Site) -> Iterator[Measurement]:

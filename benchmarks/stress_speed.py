@@ -12,7 +12,6 @@ told with the share of its time that lies outside the model.
 
 import argparse
 import json
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _measure import FINDINGS, noise_pack, seconds, wait
+from _measure import FINDINGS, noise_pack
 
 from chexmsn.core.device import choose_device
 from chexmsn.core.draws import Draws, keys_of
@@ -35,6 +34,7 @@ from chexmsn.evaluation.stress import StressConfig, stress
 from chexmsn.models.artefact import ClassifierArtefact, load_classifier, save_classifier
 from chexmsn.models.classifier import Classifier
 from chexmsn.models.encoder import EncoderConfig, build_encoder
+from chexmsn.training.speed import fastest, machine, wait
 
 GRIDS = ("standard", "fills", "missing", "imagenet-c", "radiographic", "extended")
 
@@ -82,7 +82,7 @@ def main() -> None:
     shares = {c.severity: degrade(images, c, draws, model, 0.5).kept for c in chosen(["tokens-removed"])}
     passing = {share: timed(lambda kept=kept: model.scores(images, kept)) for share, kept in shares.items()}
     told = {
-        "machine": f"{platform.processor() or platform.machine()}, {device}, {torch.get_num_threads()} threads",
+        "machine": machine(device),
         "batch_size": batch,
         "reading": timed(lambda: reading(batch)),
         "view": timed(lambda: view(pixels, model)),
@@ -129,7 +129,7 @@ def model_seconds(model: Model, batch: int) -> float:
     scored = [c for c in chosen(["standard"]) if why_not(c, model) is None]
     shares = {c: c.severity if _removes(c) else 0.0 for c in scored}
     kept = {share: kept_patches(draws, model.patches, share) if share else None for share in set(shares.values())}
-    taken = {s: seconds(lambda k=k: model.scores(images, k), model.device, repeats=2) for s, k in kept.items()}
+    taken = {s: fastest(lambda k=k: model.scores(images, k), model.device, repeats=2) for s, k in kept.items()}
     return sum(taken[share] for share in shares.values()) / batch
 
 
