@@ -94,7 +94,9 @@ Times = list[dict[str, list[float]]]
 
 def ours(pack: Pack, asked: argparse.Namespace) -> Steps:
     torch.manual_seed(0)
-    config = msn.Config(mask_ratio=asked.mask_ratio, mask_focal=not asked.whole_focal, focal_views=asked.focal_views)
+    prototypes = min(1024, 4 * asked.batch_size * (1 + asked.focal_views))  # as many as a batch may have
+    how = {"mask_ratio": asked.mask_ratio, "mask_focal": not asked.whole_focal, "focal_views": asked.focal_views}
+    config = msn.Config(prototypes=prototypes, **how)
     encoder = build_encoder(EncoderConfig(name=asked.encoder))
     method = msn.Method(config, encoder, Setting(size=224, batch_size=asked.batch_size))
     return Steps(method, Collection([pack], ("train",)), batch_size=asked.batch_size, device=CPU, precision="32-true")
@@ -154,7 +156,10 @@ def against_peer(asked: argparse.Namespace, place: Path) -> dict[str, Any]:
     with many_peers(files, asked, workers) as peers:
         for count, ask in zip(workers, peers, strict=True):
             ask(str(1 + 2 * count))  # warms up, and uses up what its workers have read ahead
+        deadline = time.monotonic() + 60 * asked.minutes
         for turn in range(asked.turns):
+            if turn and time.monotonic() > deadline:
+                break
             turns["ours"].append([times_of(steps.step()) for _ in range(asked.steps)])
             for count, ask in zip(workers, peers, strict=True):
                 turns[f"lightly, {count} workers"].append(ask(str(asked.steps)))
@@ -220,8 +225,9 @@ def growing(asked: argparse.Namespace, place: Path, name: str, values: list[Any]
 def by_images(asked: argparse.Namespace, place: Path) -> dict[str, Any]:
     """Milliseconds to read a batch from packs of more and more images."""
     rows = []
-    for count in (1_000, 10_000, 100_000):
+    for count in (1_000, 4_000, 16_000):
         pixels = np.lib.format.open_memmap(place / f"{count}.npy", "w+", np.uint8, (count, 256, 256))
+        pixels[:] = 128  # so that the file lies in the system's cache
         pack = drawn(place)
         index = pd.concat([pack.index] * (count // len(pack) + 1), ignore_index=True).iloc[:count]
         keys = [f"{number}" for number in range(count)]
@@ -290,8 +296,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="lightly's; it is asked with 0 too")
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--steps", type=int, default=2, help="in a turn")
+    parser.add_argument("--minutes", type=float, default=6.0, help="after which no turn begins but the first")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no peer is left standing
     asked.files = asked.files or (32 if asked.full_size else 256)
     place = Path(tempfile.mkdtemp())
     try:

@@ -22,7 +22,7 @@ from lightly.models import utils
 from lightly.models.modules.heads import MSNProjectionHead
 from lightly.models.modules.masked_vision_transformer_timm import MaskedVisionTransformerTIMM
 from lightly.transforms.msn_transform import MSNTransform
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 
 PROTOTYPES, WIDTH, LR, DECAY, MOMENTUM = 1024, 256, 1e-3, 0.04, 0.996
 
@@ -60,9 +60,8 @@ def build(how: dict) -> tuple:
 
 def batches(how: dict):
     data = LightlyDataset(how["images"], transform=MSNTransform(focal_views=how["focal_views"]))
-    feed = DataLoader(data, batch_size=how["batch_size"], shuffle=True, drop_last=True, num_workers=how["workers"])
-    while True:
-        yield from feed
+    endless = RandomSampler(data, replacement=True, num_samples=10**7)  # or workers would begin anew with every epoch
+    return iter(DataLoader(data, batch_size=how["batch_size"], sampler=endless, num_workers=how["workers"]))
 
 
 def now() -> list[float]:
