@@ -9,10 +9,10 @@ run_and_requeue() {
     local launcher=()
     if command -v srun >/dev/null; then launcher=(srun --kill-on-bad-exit=1); fi
 
-    "${launcher[@]}" "$@" &
-    trainer=$!
     trap requeue USR1   # the time limit is near (--signal in the job scripts)
     trap give_up TERM   # preempted or cancelled: Slurm decides whether the job comes back
+    "${launcher[@]}" "$@" &  # after the traps, which a signal at once would otherwise come before
+    trainer=$!
 
     local status=0
     wait "$trainer" || status=$?
@@ -22,6 +22,8 @@ run_and_requeue() {
 # TERM and not INT: a shell without job control starts background commands with INT ignored.
 stop_trainer() {
     trap '' USR1 TERM  # a second signal must not cut the waiting short
+    local trainer=${!:-}  # nothing where the signal came before the start
+    if [[ -z $trainer ]]; then return; fi
     kill -TERM "$trainer" 2>/dev/null || true
     wait "$trainer" || true
 }
