@@ -333,3 +333,13 @@ def test_a_hundred_thousand_files_are_found_within_seconds(tmp_path):
     tree = walk(tmp_path, 8)
     assert len(tree.sizes) == 100_000
     assert time.perf_counter() - start < 20
+
+
+# --- the list
+
+
+def test_a_list_that_cannot_be_written_is_refused_before_anything_is_looked_at(tmp_path):
+    for place, told in ((tmp_path, "is a folder"), (tmp_path / "no" / "list.txt", "does not exist")):
+        with pytest.raises(UserError, match=told):
+            run_command("doctor", ["nih14", str(tmp_path / "nowhere"), "--list", str(place)])
+    assert not list(tmp_path.iterdir())

@@ -129,7 +129,7 @@ def test_an_ehr_split_without_effect_is_refused(folder):
 
 
 def test_an_ehr_split_that_is_not_there(folder):
-    with pytest.raises(UserError, match=r"lacks mimic-cxr-ehr-split.csv"):
+    with pytest.raises(UserError, match=r"has no mimic-cxr-ehr-split.csv.*`chexmsn split medfuse`"):
         read(folder, Config(split="ehr"))
 
 

@@ -72,6 +72,11 @@ def test_its_look_alike_is_the_same_every_time(name, folder, tmp_path):
     assert all((folder / file).read_bytes() == (tmp_path / file).read_bytes() for file in files)
 
 
+def test_its_look_alike_may_be_of_one_patient(name, tmp_path):
+    lookup.load(SOURCES, name).fake(tmp_path / "fake", patients=1)
+    assert any(file.is_file() for file in (tmp_path / "fake").rglob("*"))
+
+
 def test_its_look_alike_becomes_a_pack(name, folder, pack):
     module = lookup.load(SOURCES, name)
     table = module.read(folder, make_config(module, {}))

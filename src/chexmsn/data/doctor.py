@@ -27,7 +27,7 @@ from chexmsn.data.columns import leads_out
 from chexmsn.data.decode import SMALLEST_SIDE
 from chexmsn.data.pack import sha256
 from chexmsn.data.prepare import CHUNK, SOURCES
-from chexmsn.data.source import LOOK_ALIKE, Table, TableFile, find_table, make_config, need_folder, read_text_table
+from chexmsn.data.source import LOOK_ALIKE, Table, TableFile, make_config, need_folder, read_text_table
 from chexmsn.data.splits import chosen
 from chexmsn.data.squares import Form, Squares
 
@@ -171,7 +171,7 @@ def _counts(table: Table, faults: Mapping[str, str]) -> dict[str, dict[str, int]
 
 
 def _table_findings(table: TableFile, case: _Case) -> Iterator[Finding]:
-    file = find_table(case.folder, table.name)
+    file = table.lying_in(case.folder)
     if file is None:
         if table.needed:
             yield _missing_table(table, case)
@@ -208,7 +208,7 @@ def _missing_table(table: TableFile, case: _Case) -> Finding:
     name = PurePosixPath(table.name.removesuffix(".gz")).name
     places = [place for place in case.tree.sizes if PurePosixPath(place.removesuffix(".gz")).name == name]
     elsewhere = [str(PurePosixPath(place).parent) for place in sorted(places)]
-    if find_table(case.folder.parent, table.name):
+    if table.lying_in(case.folder.parent):
         elsewhere.append(str(case.folder.parent))
     remedy = "fetch it first: the tables say which images there should be"
     if elsewhere:

@@ -50,12 +50,18 @@ class TableFile:
         columns: those that every copy has, by any name that `read` knows them by.
         rows: how many were published; another number is another version or a part.
         needed: nothing can be read without it.
+        instead: names of other releases of it, any of which serves as well.
     """
 
     name: str
     columns: tuple[str, ...] = ()
     rows: int | None = None
     needed: bool = True
+    instead: tuple[str, ...] = ()
+
+    def lying_in(self, folder: Path) -> Path | None:
+        """Where it, or what serves instead, lies in the folder; None where nothing does."""
+        return next((file for name in (self.name, *self.instead) if (file := find_table(folder, name))), None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -225,7 +225,7 @@ def fake(folder: Path, *, patients: int = 8, seed: int = 0, size: int = 96) -> N
 
 def _by_study(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per study and the radiologists' order of the columns."""
-    rows = rows.assign(Study=rows["Path"].str.rpartition("/")[0]).drop_duplicates("Study")
+    rows = rows.assign(Study=rows["Path"].str.replace(r"/[^/]*$", "", regex=True)).drop_duplicates("Study")
     swapped = {"Lung Opacity": "Lung Lesion", "Lung Lesion": "Lung Opacity"}
     return rows[["Study", *(swapped.get(finding, finding) for finding in FINDINGS)]]
 

@@ -111,6 +111,11 @@ def _files(folder: Path, config: Config) -> dict[str, Path]:
     if config.radiologist_test_labels:
         wanted["radiologist"] = _RADIOLOGIST
     found = {role: find_table(folder, name) for role, name in wanted.items()}
+    if found["split"] is None and split == EHR:
+        raise UserError(
+            f"{folder} has no {EHR}, which is not part of the collection: write it with `chexmsn split medfuse`, "
+            "or give split=official"
+        )
     missing = [f"{wanted[role]}.gz" for role, file in found.items() if file is None]
     if missing:
         raise UserError(f"{folder} is no MIMIC-CXR-JPG folder, it lacks {', '.join(missing)}: see {SOURCE.url}")

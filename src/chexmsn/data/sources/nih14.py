@@ -65,8 +65,7 @@ SOURCE = Source(
     "arXiv 1705.02315",
     url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
     tables=(
-        TableFile(name=TABLES[0], columns=_NEEDED, rows=112_120, needed=False),  # one of the two is enough
-        TableFile(name=TABLES[1], columns=_NEEDED, rows=112_120, needed=False),
+        TableFile(name=TABLES[0], columns=_NEEDED, rows=112_120, instead=TABLES[1:]),
         TableFile(name=TRAIN),
         TableFile(name=TEST),
         TableFile(name="BBox_List_2017.csv", columns=("Image Index", "Finding Label"), rows=984, needed=False),

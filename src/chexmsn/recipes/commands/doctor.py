@@ -4,8 +4,9 @@ Example:
     chexmsn doctor mimic-cxr-jpg /data/mimic-cxr-jpg --splits train --share 0.1 --list missing.txt
 
 Looks at tables, images and leftovers of downloads, changes nothing, and says what to do. The options of the source,
-the splits and the share choose the images, as for `chexmsn prepare`. Exit code 0: everything chosen is there and whole
-(harmless leftovers may be told); 1: something is missing or damaged; 2: the question cannot be answered.
+the splits and the share choose the images; `chexmsn prepare` packs those that are there and lists the others.
+Exit code 0: everything chosen is there and whole (harmless leftovers may be told); 1: something is missing or damaged;
+2: the question cannot be answered.
 """
 
 import json
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from chexmsn.core.errors import CheckFailed
+from chexmsn.core.errors import CheckFailed, UserError
 from chexmsn.core.files import write_atomic
 from chexmsn.core.limits import check_limits
 from chexmsn.core.lookup import load
@@ -71,6 +72,8 @@ def parser(values: Mapping[str, Any]) -> ArgumentParser:
 def run(arguments: Any) -> Diagnosis:
     """Examine, print, and write the list."""
     c = as_dataclass(Config, arguments)
+    if c.list is not None:
+        _check_place(c.list)
     how = {"splits": c.splits, "share": c.share, "seed": c.seed, "thorough": c.thorough}
     also = {"workers": c.workers, "follow_links": c.follow_links}
     diagnosis = examine(c.source, c.folder, options=c.options, **how, **also)
@@ -82,6 +85,13 @@ def run(arguments: Any) -> Diagnosis:
     if not diagnosis.whole:
         raise CheckFailed
     return diagnosis
+
+
+def _check_place(file: Path) -> None:
+    """Raise UserError, before anything is looked at, for a list that cannot be written."""
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        what = "is a folder" if file.is_dir() else f"lies in {file.parent}, which does not exist"
+        raise UserError(f"--list {file} {what}: name a file in a folder that is there")
 
 
 def _printable(text: str) -> str:

@@ -46,7 +46,7 @@ class Config:
     size: int = 256
 
     def __post_init__(self) -> None:
-        check_limits(self, patients="[1, inf)", size=f"[{SMALLEST_SIDE}, inf)")
+        check_limits(self, patients="[1, inf)", seed="[0, inf)", size=f"[{SMALLEST_SIDE}, inf)")
 
 
 def parser(values: Mapping[str, Any]) -> ArgumentParser:

@@ -12,6 +12,7 @@ On several machines at once, each making a part; the last command joins them (sl
 """
 
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -90,6 +91,8 @@ def _make_shards_on_slurm(job: Job, shards: int) -> None:
     """As an array of jobs; where there is no Slurm, as processes of this machine. Merging names those that failed."""
     place = job.out.with_name(f"{job.out.name}.jobs")
     executor = library("submitit", "slurm").AutoExecutor(place)
+    if shutil.which("sbatch") is None:
+        log.warning("there is no sbatch on this machine: the parts are made here, by processes of their own")
     executor.update_parameters(name="prepare", cpus_per_task=job.workers or 4, timeout_min=240)
     parts = executor.map_array(job.make_shard, [Shard(number, shards) for number in range(1, shards + 1)])
     log.info("%d jobs submitted, logs in %s; if this is stopped, give --merge %d later", shards, place, shards)
