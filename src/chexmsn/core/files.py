@@ -62,6 +62,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise UserError(f"cannot make {folder}: {error.strerror}; name another place") from None
     try:
         yield partial
+        refuse_filled(folder)  # another process may have been faster
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -4,7 +4,8 @@ Everything is computed from two tables, so that results can be repeated, and oth
 tried, without the model.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -57,18 +58,21 @@ def judged(
     bar = progress(cells.items(), total=len(cells), title="statistics", unit="condition")
     estimates = {c: {name: measure.estimate(r, cohort) for name, measure in RANKING.items()} for c, r in bar}
     about = {"model": model, "not_applicable": not_applicable, "seen": seen}
-    tables = {"results": results_table(estimates, cohort, conditions, **about)}
+    auroc, groups = {c: of["auroc"] for c, of in estimates.items()}, cache(lambda: groups_of(cells, cohort))
+    tables: dict[str, Callable[[], pd.DataFrame]] = {
+        "results": lambda: results_table(estimates, cohort, conditions, **about)
+    }
     if are_probabilities(cells):
-        tables["calibration"] = calibration_table(cells, cohort, model)
-        tables["reliability"] = reliability_table(cells, cohort, model)
+        tables["calibration"] = lambda: calibration_table(cells, cohort, model)
+        tables["reliability"] = lambda: reliability_table(cells, cohort, model)
     if thresholds:
-        tables["operating"] = operating_table(cells, cohort, model, thresholds)
-    groups, auroc = groups_of(cells, cohort), {c: of["auroc"] for c, of in estimates.items()}
-    tables["subgroups"] = subgroups_table(groups, model)
-    tables["group_differences"] = differences_table(groups, cohort, model)
-    tables["areas"] = areas_table(auroc, cohort, model)
-    tables["bands"] = bands_table(auroc, cohort, model)
-    return tables
+        tables["operating"] = lambda: operating_table(cells, cohort, model, thresholds)
+    tables["subgroups"] = lambda: subgroups_table(groups(), model)
+    tables["group_differences"] = lambda: differences_table(groups(), cohort, model)
+    tables["areas"] = lambda: areas_table(auroc, cohort, model)
+    tables["bands"] = lambda: bands_table(auroc, cohort, model)
+    made = progress(tables.items(), total=len(tables), title="tables", unit="table")
+    return {name: make() for name, make in made}
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:

@@ -136,7 +136,7 @@ def record(
 ) -> dict[str, Any]:
     """What `run.json` says beyond the configuration; `model` is what is told of the model besides name and methods."""
     about = {"name": terms.model, "method": " + ".join(methods) or None, **model}
-    made = {"schema_version": SCHEMA_VERSION, "command": shlex.join(sys.argv), "model": about}
+    made = {"schema_version": SCHEMA_VERSION, "command": shlex.join(["chexmsn", *sys.argv[1:]]), "model": about}
     return made | tested.facts | terms.facts | {"provenance": provenance}
 
 

@@ -14,7 +14,7 @@ from chexmsn.report.plans import focus, group_name, hardest
 from chexmsn.report.results import StressRun, read_run, stack_further
 from chexmsn.report.summary import LEAST_SKILL, Point, auroc, cautions, number_of, summary
 from chexmsn.report.tables import CHANCE, MACRO, NOT_RECORDED, Number, drop_of, facts, has_number, scores
-from chexmsn.report.words import HARD_SPACE, percent, three_digits
+from chexmsn.report.words import HARD_SPACE, percent, shareable, three_digits
 
 WORST = 5
 
@@ -67,7 +67,7 @@ def card_of(run: StressRun) -> Card:
         about=[(name, values[0]) for name, values in facts([run]) if values[0] not in (NOT_RECORDED, "none")],
         tables=[table for table in tables if table.rows],
         limits=_LIMITS,
-        command=run.get("command"),
+        command=shareable(run.get("command")),
         level=f"{100 * run.get('level', default=0.95):g}{HARD_SPACE}%",
         version=version("chexmsn"),
     )

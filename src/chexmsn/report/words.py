@@ -1,6 +1,9 @@
 """Numbers and lists as a reader expects them in print."""
 
+import re
+import shlex
 from collections.abc import Sequence
+from pathlib import PurePath
 
 import pandas as pd
 
@@ -43,3 +46,26 @@ def p_value(p: float) -> str:
     if pd.isna(p):
         return "none"
     return "below 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def runnable(command: str) -> str:
+    """A recorded command as it is typed: earlier versions recorded the place of the program.
+
+    >>> runnable("/opt/lib/chexmsn/__main__.py stress runs/vit")
+    'chexmsn stress runs/vit'
+    """
+    return re.sub(r"^\S*/(__main__\.py|chexmsn)(?=\s|$)", "chexmsn", command)
+
+
+def shareable(command: str | None) -> str | None:
+    """A recorded command for a public page: of a path that tells where a user's files lie, only the last part.
+
+    >>> shareable("chexmsn stress /data/ada/vit --out=~/runs/vit --conditions tokens-removed/block:0.7")
+    'chexmsn stress vit --out=vit --conditions tokens-removed/block:0.7'
+    """
+    return command and shlex.join(map(_last_part, shlex.split(runnable(command))))
+
+
+def _last_part(word: str) -> str:
+    option, is_set, value = word.rpartition("=")
+    return option + is_set + (PurePath(value).name if value.startswith(("/", "~", "..")) else value)

@@ -128,3 +128,13 @@ for (const table of document.querySelectorAll("table:has(th[data-help])")) {
   });
 }
 addEventListener("scroll", hush, { passive: true });
+
+// On paper nothing can be unfolded: all parts are open while the page prints, for browsers whose style sheet cannot.
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("details:not([open])")];
+  for (const part of opened) part.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const part of opened) part.open = false;
+});
