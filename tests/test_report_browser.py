@@ -134,7 +134,7 @@ def test_a_phone_needs_no_scrolling_sideways(browser, pages, tmp_path, name):
     assert (seen["figures"] > 5) == (name == "report")
 
 
-@pytest.mark.parametrize(("name", "pages_at_most"), [("report", 40), ("card", 1)])
+@pytest.mark.parametrize(("name", "pages_at_most"), [("report", 24), ("card", 1)])
 def test_it_prints(browser, pages, tmp_path, name, pages_at_most):
     out = tmp_path / "out.pdf"
     _run(browser, tmp_path, pages[name].read_text(encoding="utf-8"), f"--print-to-pdf={out}", "--no-pdf-header-footer")
