@@ -388,6 +388,7 @@ def test_python_leaves_the_path_as_it_was_and_lets_a_file_have_dataclasses_and_n
         ("def build(name, size):\n    pass\n", r"a.py:build needs name, size: give them with --options.arguments"),
         ("class build:\n    def __init__(self, name):\n        pass\n", r"a.py:build needs name: give them with"),
         ("def build():\n    return 3\n", "returns a int: a torch.nn.Module or a function"),
+        ("import sys\ndef build():\n    sys.exit(0)\n", r"fails at .*a.py, line 3: SystemExit: 0$"),
     ],
 )
 def test_python_tells_in_one_line_what_code_raises(text, message, tmp_path):

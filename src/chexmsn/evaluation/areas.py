@@ -9,7 +9,7 @@ import pandas as pd
 from chexmsn.core.lookup import load, names
 from chexmsn.evaluation.cohort import Cohort, Estimate
 from chexmsn.evaluation.conditions import CLEAN, Condition, drops_patches
-from chexmsn.evaluation.measures import rows_of
+from chexmsn.evaluation.measures import rows_of, where_skilled
 from chexmsn.metrics.degradation import area_under_degradation, skill_under_degradation
 
 Area = Callable[[Sequence[float], np.ndarray], np.ndarray]
@@ -65,6 +65,8 @@ def areas_table(auroc: Mapping[Condition, Estimate], cohort: Cohort, model: str)
     parts = []
     for metric, area in MEASURES.items():
         areas = {name: area_of(area, [c.severity for c in curve], list(curve.values())) for name, curve in of.items()}
+        if area is skill_under_degradation:
+            areas = {name: where_skilled(found, auroc[CLEAN], 0.5) for name, found in areas.items()}
         for over, members in _overs(list(of)):
             size = {"conditions": sum(len(of[name]) - 1 for name in members)}
             about = {"model": model, "over": over[0], "corruption": over[1], "metric": metric}

@@ -12,6 +12,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
 from chexmsn.metrics.bca import bca_interval
 from chexmsn.metrics.bootstrap import (
+    FEWEST_PATIENTS,
     UNDEFINED_AT_MOST,
     Interval,
     enough_patients,
@@ -135,9 +136,10 @@ class Cohort:
 
     @property
     def undefined_at_most(self) -> Float64[np.ndarray, "F"]:
-        """The share of resamples without a value that an interval bears, macro first."""
+        """The share of resamples without a value that an interval bears, macro first; -1 of too few patients."""
         of_macro = macro_undefined_at_most(int(self.in_macro.sum()))
-        return np.array([of_macro, *np.full(len(self.findings), UNDEFINED_AT_MOST)])
+        bearable = np.array([of_macro, *np.full(len(self.findings), UNDEFINED_AT_MOST)])
+        return np.where(self.sizes["patients"] < FEWEST_PATIENTS, -1.0, bearable)
 
     def interval(self, estimate: Estimate) -> Interval:
         """The 95 % interval, macro first; NaN where too few resamples have a value."""

@@ -21,11 +21,16 @@ from chexmsn.evaluation.areas import area_of, families, family_of, mean_of
 from chexmsn.evaluation.cohort import LEVEL, MACRO
 from chexmsn.evaluation.comparison_plan import AREA, DROPS, CompareConfig, Plan
 from chexmsn.evaluation.conditions import CLEAN, Condition
-from chexmsn.evaluation.measures import RANKING, Ranking
+from chexmsn.evaluation.measures import RANKING, Ranking, where_skilled
 from chexmsn.evaluation.repetitions import Model, Pooled, Scores
 from chexmsn.metrics.bootstrap import percentile_interval
 from chexmsn.metrics.covariance import clustered_covariance, z_test
-from chexmsn.metrics.degradation import area_under_degradation, corruption_error, relative_corruption_error
+from chexmsn.metrics.degradation import (
+    above_chance_drop,
+    area_under_degradation,
+    corruption_error,
+    relative_corruption_error,
+)
 from chexmsn.metrics.multiple import benjamini_hochberg, holm
 from chexmsn.metrics.paired import paired_difference
 from chexmsn.training.run_folder import open_run, write_record
@@ -146,6 +151,8 @@ def _metric(condition: Condition, metric: str, scores: Mapping[str, Scores]) -> 
 def _drops(clean: Measured, corrupted: Measured) -> Iterator[Measured]:
     for name, drop in DROPS.items():
         of = {model: Pooled(*map(drop, clean.of[model], corrupted.of[model])) for model in clean.of}
+        if drop is above_chance_drop:
+            of = {model: where_skilled(found, clean.of[model], 0.5) for model, found in of.items()}
         yield Measured(corrupted.corruption, corrupted.severity, name, of)
 
 

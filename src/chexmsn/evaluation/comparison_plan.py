@@ -10,6 +10,7 @@ import numpy as np
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.limits import check_limits
+from chexmsn.data.labels import canonical
 from chexmsn.evaluation.areas import family_of
 from chexmsn.evaluation.cohort import LEVEL, findings_of
 from chexmsn.evaluation.common_ground import Ground, ground_of
@@ -82,8 +83,8 @@ class Plan:
     def open(cls, config: CompareConfig) -> "Plan":
         """Open everything. Raises UserError as `compare` does."""
         runs = find_runs(config.runs)
-        _check_findings(config.findings, runs)
-        runs = [run.only(config.findings, _wanted(config.conditions, runs)) for run in runs]
+        findings = _findings(config.findings, runs)
+        runs = [run.only(findings, _wanted(config.conditions, runs)) for run in runs]
         models, tables = models_of(runs, config.within)
         _check_pairs(models, config)
         sets = TestSets.of(tables, resamples=config.resamples, seed=config.seed)
@@ -156,10 +157,15 @@ def _grounds(models: Sequence[Model], conditions: Sequence[Condition]) -> dict[s
     return {group: ground_of([model for model in models if model.group == group], ladders) for group in groups}
 
 
-def _check_findings(names: Sequence[str] | None, runs: Sequence[ScoredRun]) -> None:
+def _findings(names: Sequence[str] | None, runs: Sequence[ScoredRun]) -> list[str] | None:
+    """The asked ones as the runs call them; None for all."""
     known = dict.fromkeys(name for run in runs for name in findings_of(run.labels))
-    if unknown := [name for name in names or () if name not in known]:
+    if names is None:
+        return None
+    called = {name: name if name in known else canonical(name) for name in names}
+    if unknown := [name for name, label in called.items() if label not in known]:
         raise UserError(f"no run tells {', '.join(unknown)}: choose the findings from {', '.join(known)}")
+    return list(called.values())
 
 
 def _wanted(names: Sequence[str] | None, runs: Sequence[ScoredRun]) -> tuple[Condition, ...] | None:

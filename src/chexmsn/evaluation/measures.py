@@ -3,19 +3,21 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from chexmsn.core.errors import UserError
-from chexmsn.evaluation.cohort import MACRO, Cohort, Estimate
+from chexmsn.evaluation.cohort import LEVEL, MACRO, Cohort, Estimate
 from chexmsn.evaluation.conditions import Condition
 from chexmsn.metrics.bootstrap import resampled_auroc, resampled_average_precision
 from chexmsn.metrics.jackknife import left_out, left_out_auroc
 from chexmsn.metrics.ranking import auroc, average_precision
 
 Ranking = Float[np.ndarray, "N C"]
+Parts = TypeVar("Parts", bound=tuple)
 Cells = Mapping[Condition, Sequence[Ranking]]
 """The scores under each condition, one array per repeat, rows as in the cohort."""
 
@@ -72,6 +74,24 @@ def read_cells(scores: pd.DataFrame, cohort: Cohort) -> dict[Condition, list[Ran
             )
         cells.setdefault(Condition(str(corruption), round(float(severity), 6)), []).append(array)
     return cells
+
+
+def not_surely_above(
+    clean: Float[np.ndarray, "R F"], chance: float | Float[np.ndarray, "R F"]
+) -> Bool[np.ndarray, "F"]:
+    """Where the 95 % interval of the clean value reaches down to chance: a share of such a skill tells nothing.
+
+    >>> not_surely_above(np.array([[0.4, 0.6], [0.6, 0.7]]), 0.5)
+    array([ True, False])
+    """
+    gap = clean - chance
+    return (gap <= 0).sum(axis=0) > (1 - LEVEL) / 2 * (~np.isnan(gap)).sum(axis=0)
+
+
+def where_skilled(share: Parts, clean: Parts, chance: float | Float[np.ndarray, "R F"]) -> Parts:
+    """A share of the skill above chance, without a number where the clean value is not surely above chance."""
+    unsure = not_surely_above(clean.samples, chance)
+    return type(share)(*(np.where(unsure, np.nan, part) for part in share))
 
 
 def rows_of(cohort: Cohort, estimate: Estimate, **about: object) -> pd.DataFrame:

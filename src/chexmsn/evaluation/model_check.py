@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int16
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.shapes import Pixels
@@ -18,7 +18,7 @@ from chexmsn.data.collection import Collection
 from chexmsn.evaluation.adapters._model import Answers, Input, Model
 from chexmsn.evaluation.cohort import findings_of, labels_of
 from chexmsn.evaluation.scoring import clean_scores, view
-from chexmsn.metrics.bootstrap import patient_counts, percentile_interval, resampled_auroc
+from chexmsn.metrics.bootstrap import FEWEST_PATIENTS, Interval, patient_counts, percentile_interval, resampled_auroc
 from chexmsn.metrics.ranking import auroc, both_classes, macro
 
 CHECKED = 256  # images: enough to see a macro AUROC within some 0.05, and less than a hundredth of MIMIC-CXR's grid
@@ -26,6 +26,9 @@ RESAMPLES = 400
 CLEARLY = 0.03  # of macro AUROC: less is no reason to doubt what somebody says of their model
 UNSURE = 0.99  # level of intervals here: several ways of feeding are tried, and none may win by chance
 DEFINED = 0.5  # share of resamples that may lack a class of some finding, as for every macro interval
+ROUNDED = 5e-5  # within this of 0 or 1 a probability reads .0000 or 1.0000
+SATURATED = 0.95  # share of such answers to one finding from which on they look cut off
+DISTINCT = 10  # values that the answers to 40 images and more should have; a quarter of the images below that
 SAME = 1e-3  # by which probabilities of one image may differ from batch to batch; half precision differs by that
 
 # What black and white are fed as, where it is not what a model's owner says, and mean and std of ImageNet's pixels.
@@ -106,7 +109,24 @@ def doubts(model: Model, sample: Sample) -> list[str]:
 
 def ranking_doubts(scores: Float32[np.ndarray, "N C"], labels: pd.DataFrame) -> list[str]:
     """What scores of clean images leave in doubt, whatever made them."""
-    return [*_constant(scores, labels), *_worse_than_chance(scores, labels)]
+    return [
+        *_constant(scores, labels),
+        *_coarse(scores, labels),
+        *(_worse_than_chance(scores, labels) or _findings_worse_than_chance(scores, labels)),
+        *_exchanged(scores, labels),
+    ]
+
+
+def few_patients(labels: pd.DataFrame) -> list[str]:
+    """Whether a whole test set is of too few patients for intervals."""
+    patients = labels["patient_id"].nunique()
+    if patients >= FEWEST_PATIENTS:
+        return []
+    people = "1 patient" if patients == 1 else f"{patients} patients"
+    return [
+        f"the test images are of {people}, and intervals need at least {FEWEST_PATIENTS}: values stand without, and no "
+        "drop is sure"
+    ]
 
 
 def input_doubts(model: Model, sample: Sample) -> list[str]:
@@ -209,6 +229,73 @@ def _worse_than_chance(scores: Float32[np.ndarray, "N C"], labels: pd.DataFrame)
         f"the model ranks {len(scores)} clean images worse than chance (macro AUROC {found.value:.2f}, "
         f"{interval.low:.2f} to {interval.high:.2f}): are black and white exchanged, its outputs in another order, "
         "or named for their opposite?"
+    ]
+
+
+def _coarse(scores: Float32[np.ndarray, "N C"], labels: pd.DataFrame) -> list[str]:
+    """Answers cut off at 0 and 1, or of few values, as a sigmoid gives that is fed with another range."""
+    varied = np.ptp(scores, axis=0) > 0
+    cut = varied & (((scores < ROUNDED) | (scores > 1 - ROUNDED)).mean(axis=0) >= SATURATED)
+    distinct = np.array([len(np.unique(column)) for column in scores.T])
+    few = varied & ~cut & (distinct < min(DISTINCT, len(scores) / 4))
+    names = np.array(findings_of(labels))
+    remedy = "see value_range, mean and std, and whether answers are probabilities or logits"
+    said = {
+        f"nearly all of {len(scores)} clean images have a score of 0 or 1, to rounding, of": cut,
+        f"{len(scores)} clean images have fewer than {min(DISTINCT, len(scores) / 4):g} different scores of": few,
+    }
+    return [f"{what} {', '.join(names[which])}: {remedy}" for what, which in said.items() if which.any()]
+
+
+def _interval(samples: Float64[np.ndarray, "R *C"], comparisons: int) -> Interval:
+    """An interval as unsure as UNSURE over all of these comparisons together."""
+    return percentile_interval(samples, 1 - (1 - UNSURE) / comparisons)
+
+
+def _counts(labels: pd.DataFrame) -> Int16[np.ndarray, "R N"]:
+    return patient_counts(labels["patient_id"].to_numpy(), RESAMPLES, seed=0)
+
+
+def _findings_worse_than_chance(scores: Float32[np.ndarray, "N C"], labels: pd.DataFrame) -> list[str]:
+    if labels["patient_id"].nunique() < FEWEST_PATIENTS:
+        return []
+    known, names = labels_of(labels), findings_of(labels)
+    ends = _interval(resampled_auroc(scores, known, _counts(labels)), len(names))
+    told = zip(names, auroc(scores, known), *ends, strict=True)
+    worse = [f"{name} (AUROC {value:.2f}, {low:.2f} to {high:.2f})" for name, value, low, high in told if high < 0.5]
+    if not worse:
+        return []
+    verb = "is" if len(worse) == 1 else "are"
+    return [
+        f"{', '.join(worse)} {verb} told worse than by chance on {len(scores)} clean images: inverted, or the scores "
+        "of another label?"
+    ]
+
+
+def _exchanged(scores: Float32[np.ndarray, "N C"], labels: pd.DataFrame) -> list[str]:
+    """Scores that are not of their own finding and clearly of another.
+
+    Findings occur together, so that the scores of one tell another as well. They are taken for exchanged only where
+    they do not tell their own, and tell the other better than they tell their own and than the other's own scores do.
+    """
+    if labels["patient_id"].nunique() < FEWEST_PATIENTS:
+        return []
+    known, names, counts = labels_of(labels), findings_of(labels), _counts(labels)
+    own = _interval(resampled_auroc(scores, known, counts), len(names) ** 2)
+    found = []
+    for a in np.flatnonzero(own.low <= 0.5):
+        of_a = np.repeat(scores[:, [a]], len(names), axis=1)
+        told = auroc(of_a, known)
+        if np.isnan(told).all() or (b := int(np.nanargmax(told))) == a:
+            continue
+        low = _interval(resampled_auroc(of_a[:, [b]], known[:, [b]], counts), len(names) ** 2).low[0]
+        if low > max(own.high[a], own.high[b]):
+            found.append(f"those of {names[a]} tell {names[b]} (AUROC {told[b]:.2f}) and not {names[a]}")
+    if not found:
+        return []
+    return [
+        f"scores of {len(scores)} clean images seem to be of another finding: {'; '.join(found)}: see the names and "
+        "the order of the findings"
     ]
 
 

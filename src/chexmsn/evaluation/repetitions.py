@@ -20,7 +20,7 @@ from chexmsn.evaluation.cohort import Cohort, findings_of
 from chexmsn.evaluation.conditions import Condition
 from chexmsn.evaluation.measures import Measure, Ranking
 from chexmsn.evaluation.runs import ScoredRun
-from chexmsn.metrics.bootstrap import UNDEFINED_AT_MOST, macro_undefined_at_most, patient_counts
+from chexmsn.metrics.bootstrap import FEWEST_PATIENTS, UNDEFINED_AT_MOST, macro_undefined_at_most, patient_counts
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,12 @@ class TestSets:
 
     @property
     def undefined_at_most(self) -> Float64[np.ndarray, "F"]:
-        """The share of resamples without a value that an interval bears: a mean needs each of its parts."""
+        """The share of resamples without a value that an interval bears: a mean needs each part; -1 of too few."""
         of_macro = macro_undefined_at_most(sum(int(cohort.in_macro.sum()) for cohort in self.cohorts))
         parts = (self.weights[:, 1:] > 0).sum(axis=0)
-        return np.array([of_macro, *(1 - (1 - UNDEFINED_AT_MOST) ** parts)])
+        bearable = np.array([of_macro, *(1 - (1 - UNDEFINED_AT_MOST) ** parts)])
+        patients = np.sum([cohort.sizes["patients"] for cohort in self.cohorts], axis=0)
+        return np.where(patients < FEWEST_PATIENTS, -1.0, bearable)
 
     def mean(self, of_sets: Sequence[np.ndarray]) -> np.ndarray:
         """The mean over the test sets, of values or of samples."""

@@ -7,9 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 from chexmsn.evaluation.cohort import Cohort, Estimate
 from chexmsn.evaluation.conditions import CLEAN, Condition
+from chexmsn.evaluation.measures import not_surely_above, where_skilled
+from chexmsn.metrics.bootstrap import FEWEST_PATIENTS
 from chexmsn.metrics.degradation import above_chance_drop, absolute_drop, relative_drop
 
 DROPS = ("absolute_drop", "relative_drop", "above_chance_drop")
@@ -17,7 +20,7 @@ DROP_COLUMNS = {"value": ("value", "low", "high")} | {drop: (drop, f"{drop}_low"
 COLUMNS = (
     *("model", "corruption", "severity", "finding", "metric"),
     *(name for names in DROP_COLUMNS.values() for name in names),
-    *("images", "patients", "positives", "status", "seen_in_training"),
+    *("images", "patients", "positives", "status", "seen_in_training", "note"),
 )
 
 
@@ -36,8 +39,10 @@ def results_table(
     (A0 - A) / (A0 - chance), where chance is 0.5 for AUROC and the prevalence for average precision.
     The macro drops are those of the macro values (ratios of means, not means of ratios).
 
-    `status` is "ok", or the sentence that says why there is no value. A value without an interval (NaN)
-    is one for which too many resamples have no patient with, or none without, the finding.
+    `status` is "ok", or the sentence that says why there is no value. A value without an interval (NaN) is one for
+    which too many resamples have no patient with, or none without, the finding, or which is of fewer than
+    `FEWEST_PATIENTS`. A drop above chance has no number where the clean value is not surely above chance. `note` says
+    so, and of an interval without width where that comes from; it is empty where there is nothing to say.
 
     Args:
         estimates: of each condition that applies, by metric: auroc and average_precision.
@@ -65,7 +70,20 @@ def drop_rows(clean: Estimate, corrupted: Estimate, chance: Estimate, cohort: Co
     rows = cohort.sizes.copy()
     for name, estimate in with_drops(clean, corrupted, chance).items():
         rows[list(DROP_COLUMNS[name])] = np.column_stack([estimate.value, *cohort.interval(estimate)])
-    return rows.assign(status=[cohort.without_value.get(finding, "ok") for finding in rows["finding"]])
+    status = [cohort.without_value.get(finding, "ok") for finding in rows["finding"]]
+    return rows.assign(status=status, note=_notes(rows, not_surely_above(clean.samples, chance.samples)))
+
+
+def _notes(rows: pd.DataFrame, unsure: Bool[np.ndarray, "F"]) -> list[str]:
+    there = rows["value"].notna()
+    said = {
+        f"no interval: fewer than {FEWEST_PATIENTS} patients": there & (rows["patients"] < FEWEST_PATIENTS),
+        "no drop above chance: the clean value is not surely above chance": there & unsure,
+        "every resample gives this value (constant scores or perfect separation): the interval has no width": (
+            there & (rows["low"] == rows["high"])
+        ),
+    }
+    return ["; ".join(note for note, holds in said.items() if holds[row]) for row in rows.index]
 
 
 def with_drops(clean: Estimate, corrupted: Estimate, chance: Estimate) -> dict[str, Estimate]:
@@ -74,7 +92,9 @@ def with_drops(clean: Estimate, corrupted: Estimate, chance: Estimate) -> dict[s
         "value": corrupted,
         "absolute_drop": Estimate(*map(absolute_drop, clean, corrupted)),
         "relative_drop": Estimate(*map(relative_drop, clean, corrupted)),
-        "above_chance_drop": Estimate(*map(above_chance_drop, clean, corrupted, chance)),
+        "above_chance_drop": where_skilled(
+            Estimate(*map(above_chance_drop, clean, corrupted, chance)), clean, chance.samples
+        ),
     }
 
 

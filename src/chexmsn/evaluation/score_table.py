@@ -22,7 +22,13 @@ from chexmsn.data.source import LABEL, index_by, read_labels, read_text_table
 from chexmsn.evaluation.adapters._model import Answers, probabilities_of
 from chexmsn.evaluation.conditions import CLEAN, Condition, broken_rule
 from chexmsn.evaluation.findings import match
-from chexmsn.evaluation.model_check import already_probabilities, check_probabilities, check_varied, ranking_doubts
+from chexmsn.evaluation.model_check import (
+    already_probabilities,
+    check_probabilities,
+    check_varied,
+    few_patients,
+    ranking_doubts,
+)
 from chexmsn.evaluation.result_folder import RAW, Terms, Tested, check_policy, fill, labels_table, record
 from chexmsn.evaluation.thresholds import Thresholds, asked_thresholds, find_thresholds
 from chexmsn.training.run_folder import open_run
@@ -186,10 +192,15 @@ def _misread(table: pd.DataFrame, columns: Mapping[str, str], config: ScoreTable
 
 
 def _read(file: Path, image: str) -> pd.DataFrame:
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "is not there"
+        raise UserError(f"{file} {what}: name a CSV or Parquet file with a row per image and a column per finding")
     try:
         table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, dtype={image: str})
     except (OSError, ValueError, pa.ArrowInvalid) as error:  # errors of parsing and of decoding are ValueErrors
-        raise UserError(f"{file} cannot be read as a table: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"{file} cannot be read as a table: {' '.join(str(error).split())}; name a CSV or Parquet file"
+        ) from None
     if image not in table:
         raise UserError(f"{file} lacks the column {image}: it has {', '.join(map(str, table.columns))}; see image")
     return table.reset_index(drop=True)
@@ -204,6 +215,14 @@ def _cells(table: pd.DataFrame, config: ScoreTableConfig) -> dict[str, pd.Series
     if config.severity not in table:
         raise UserError(f"{config.scores} has conditions and lacks the column {config.severity}: add how much of each")
     known = pd.to_numeric(table[config.severity], errors="coerce")
+    if (told := (corruption == CLEAN.corruption) & (known.fillna(0) != 0)).any():
+        row = int(np.flatnonzero(told)[0])
+        raise UserError(
+            f"{config.scores}: row {row + 1} is clean and has {table[config.severity][row]} as its severity: leave it "
+            "blank, or name the condition"
+        )
+    if blank := int(table[config.condition].isna().sum()):
+        log.warning("%d rows without a condition count as clean", blank)
     severity = known.where(corruption != CLEAN.corruption, 0.0).astype(float)
     _check_severities(corruption, severity, table[config.severity], config)
     return {"corruption": corruption, "severity": severity, "repeat": _repeats(table, config)}
@@ -214,6 +233,8 @@ def _check_severities(corruption: pd.Series, severity: pd.Series, told: pd.Serie
     rows = pd.DataFrame({"corruption": corruption, "severity": severity}).drop_duplicates()
     for row, condition in rows[rows["corruption"] != CLEAN.corruption].iterrows():
         where = f"{config.scores}: row {row + 1} ({condition['corruption']}) has {told[row]} as its severity"
+        if condition["corruption"].strip().lower() == CLEAN.corruption:
+            raise UserError(f"{where.partition(' has ')[0]}: untouched images are called {CLEAN.corruption}, so spelt")
         if not 0 < condition["severity"] < np.inf:
             raise UserError(
                 f"{where}, which is no number above 0: give one to each condition but clean, larger for more of it"
@@ -301,6 +322,8 @@ def _label_table(rows: pd.DataFrame, raw: pd.DataFrame, config: ScoreTableConfig
     about = {"image_key": rows[config.image], "patient_id": rows[config.patient]}
     about |= {name: rows[name].replace("", None) if name in rows else None for name in ABOUT}
     table = pd.DataFrame(about, index=rows.index).assign(age=lambda known: pd.to_numeric(known["age"], errors="coerce"))
+    if unread := sorted(set(rows["age"][(rows["age"] != "") & table["age"].isna()])) if "age" in rows else []:
+        log.warning("%s has %s as an age, which is no number: these ages count as unknown", config.data, unread[0])
     if (table["patient_id"] == "").any():
         raise UserError(f"{config.data} has an image without {config.patient}: every image needs a patient")
     values = apply_policy(raw.to_numpy(np.float32), findings, config.labels)
@@ -384,7 +407,7 @@ def _clean_doubts(table: pd.DataFrame, tested: Tested, config: ScoreTableConfig)
     """What the clean scores leave in doubt. Raises UserError where they tell no image from another."""
     scores = _clean(table, tested.labels["image_key"], tested.findings)
     check_varied(scores, str(config.scores), ": nothing can be ranked by them, are these the scores?")
-    return ranking_doubts(scores, tested.labels)
+    return [*few_patients(tested.labels), *ranking_doubts(scores, tested.labels)]
 
 
 def _clean(table: pd.DataFrame, keys: pd.Series, findings: Sequence[str]) -> Float32[np.ndarray, "N C"]:

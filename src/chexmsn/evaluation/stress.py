@@ -22,7 +22,7 @@ from chexmsn.evaluation.adapters._model import Model
 from chexmsn.evaluation.conditions import chosen, with_pixels
 from chexmsn.evaluation.facts import Facts
 from chexmsn.evaluation.findings import match
-from chexmsn.evaluation.model_check import Sample, check_taken, doubts, input_doubts
+from chexmsn.evaluation.model_check import Sample, check_taken, doubts, few_patients, input_doubts
 from chexmsn.evaluation.result_folder import (
     Terms,
     Tested,
@@ -172,7 +172,7 @@ class Plan:
     def doubts(self) -> list[str]:
         """What answers to a few clean images leave in doubt. Raises UserError for what cannot be right."""
         sample = Sample.of(self.images, self.tested.labels, self.outputs, self.config.batch_size)
-        found = [*self.unseen.get("doubts", []), *doubts(self.model, sample)]
+        found = [*self.unseen.get("doubts", []), *few_patients(self.tested.labels), *doubts(self.model, sample)]
         if self.config.adapter != OURS:
             found += input_doubts(self.model, sample)
         for doubt in found:

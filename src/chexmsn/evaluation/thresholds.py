@@ -91,6 +91,8 @@ def find_thresholds(
         )
     if asked in splits:
         return choose(asked)
+    if asked.endswith(".csv") and not Path(asked).exists():
+        raise UserError(f"the file of thresholds {asked} is not there: give a CSV file (finding, threshold)")
     if not Path(asked).is_file():
         others = ", ".join(split for split in splits if split != tested) or "there is no other"
         raise UserError(f"thresholds is a split ({others}) or a CSV file (finding, threshold), not {asked!r}")
@@ -118,4 +120,6 @@ def read_thresholds(file: Path, findings: Sequence[str]) -> Thresholds:
     known = {finding: float(values[finding]) for finding in findings if finding in values.index}
     if not known:
         raise UserError(f"{file} has no threshold of {', '.join(findings)}: it names {', '.join(rows.index)}")
-    return Thresholds(known, f"given in the file {file.name}")
+    without = [finding for finding in findings if finding not in known]
+    lacking = f", which has none of {', '.join(without)}" if without else ""
+    return Thresholds(known, f"given in the file {file.name}{lacking}")

@@ -27,6 +27,14 @@ they may lack together: one finding of a single patient among 14 makes its 95 % 
 (`benchmarks/coverage.py`).
 """
 
+FEWEST_PATIENTS = 10
+"""Patients that an interval needs at least.
+
+Resampled means of n patients spread by sqrt((n - 1) / n) too little, and percentiles take no account of how badly n
+patients tell that spread: at 10, a nominal 95 % interval of a mean of normal values holds about 90 % of the time
+(|t| with 9 degrees below 1.86), at 4 about 81 %, at 2 about 60 %, and at 1 there is no spread at all.
+"""
+
 AtMost = float | Float[np.ndarray, "C"]
 """Such a share for all columns, or one for each."""
 

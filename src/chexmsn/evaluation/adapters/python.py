@@ -148,14 +148,14 @@ def _running(location: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:  # it may raise anything; the traceback stays with what is raised here
+    except (Exception, SystemExit) as error:  # it may raise anything or leave; the traceback stays with what is raised
         raise UserError(f"{location} fails at {_where(error)}: {type(error).__name__}: {_one_line(error)}") from error
     finally:
         if folder:
             sys.path.remove(folder)
 
 
-def _where(error: Exception) -> str:
+def _where(error: BaseException) -> str:
     """File and line of what raised: of the last that is in no installed library, where there is one."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}"
@@ -165,7 +165,7 @@ def _where(error: Exception) -> str:
     return f"{last.filename}, line {last.lineno}"
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or "no message"
 
 
