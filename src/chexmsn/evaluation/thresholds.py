@@ -93,6 +93,11 @@ def find_thresholds(
         return choose(asked)
     if asked.endswith(".csv") and not Path(asked).exists():
         raise UserError(f"the file of thresholds {asked} is not there: give a CSV file (finding, threshold)")
+    if not splits and not Path(asked).is_file():
+        raise UserError(
+            f"thresholds {asked!r} is no file, and there are no splits to choose them on: give a CSV file (finding, "
+            "threshold), or a pack with scores of another split"
+        )
     if not Path(asked).is_file():
         others = ", ".join(split for split in splits if split != tested) or "there is no other"
         raise UserError(f"thresholds is a split ({others}) or a CSV file (finding, threshold), not {asked!r}")

@@ -114,7 +114,8 @@ def _recorded(*path: str) -> Callable[[StressRun], str]:
 def test_size(run: StressRun) -> str:
     """How many images of how many patients were tested."""
     clean = scores(run.results)[lambda rows: rows.corruption == CLEAN].iloc[0]
-    return f"{clean.images:,.0f} images of {clean.patients:,.0f} patients"
+    people = "1 patient" if clean.patients == 1 else f"{clean.patients:,.0f} patients"
+    return f"{clean.images:,.0f} images of {people}"
 
 
 def _seen(run: StressRun) -> str:
