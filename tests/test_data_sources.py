@@ -13,6 +13,7 @@ from chexmsn.data.pack import IMAGES, INDEX, INFO, LEFT_OUT, open_pack, verify
 from chexmsn.data.prepare import SOURCES, prepare
 from chexmsn.data.source import LABEL, NUMBER_COLUMNS, TEXT_COLUMNS, Source, make_config
 from chexmsn.data.splits import SPLITS
+from chexmsn.recipes.arguments import run_command
 
 NAMES = lookup.names(SOURCES)
 
@@ -72,8 +73,8 @@ def test_its_look_alike_is_the_same_every_time(name, folder, tmp_path):
     assert all((folder / file).read_bytes() == (tmp_path / file).read_bytes() for file in files)
 
 
-def test_its_look_alike_may_be_of_one_patient(name, tmp_path):
-    lookup.load(SOURCES, name).fake(tmp_path / "fake", patients=1)
+def test_its_look_alike_may_be_of_one_patient_and_any_seed(name, tmp_path):
+    run_command("fake", [name, str(tmp_path / "fake"), "--patients", "1", "--seed", "-1", "--size", "32"])
     assert any(file.is_file() for file in (tmp_path / "fake").rglob("*"))
 
 

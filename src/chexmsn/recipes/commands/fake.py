@@ -46,7 +46,7 @@ class Config:
     size: int = 256
 
     def __post_init__(self) -> None:
-        check_limits(self, patients="[1, inf)", seed="[0, inf)", size=f"[{SMALLEST_SIDE}, inf)")
+        check_limits(self, patients="[1, inf)", size=f"[{SMALLEST_SIDE}, inf)")
 
 
 def parser(values: Mapping[str, Any]) -> ArgumentParser:
@@ -66,7 +66,8 @@ def run(arguments: Any) -> None:
         raise UserError(f"{c.folder} is there already and was not written by this command: name a new folder")
     partial = c.folder.with_name(f"{c.folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    load(SOURCES, c.source).fake(partial, patients=c.patients, seed=c.seed, size=c.size)
+    seed = c.seed % 2**32  # NumPy takes no negative seed
+    load(SOURCES, c.source).fake(partial, patients=c.patients, seed=seed, size=c.size)
     write_json(partial / LOOK_ALIKE, asked)
     partial.rename(c.folder)
     return log.info("%s holds a look-alike of %s with %d patients", c.folder, c.source, c.patients)
