@@ -141,6 +141,8 @@ def test_a_link_out_of_the_folder_is_not_followed_unless_asked_for(folder, tmp_p
     assert len(pack(folder, tmp_path / "all", follow_links=True)) == 20
     (tmp_path / "link").symlink_to(folder)  # the folder itself may be one
     assert len(pack(tmp_path / "link", tmp_path / "linked")) == 19
+    with pytest.raises(UserError, match="follow_links"):  # the finished pack is another one
+        pack(folder, tmp_path / "pack", follow_links=True)
 
 
 def test_what_it_needs_is_told_before_it_starts(folder, tmp_path, caplog):
@@ -341,6 +343,9 @@ def test_shards_as_jobs_of_this_machine_where_there_is_no_slurm(folder, tmp_path
     run_command("prepare", words)
     assert content(tmp_path / "pack") == expected
     assert len(list((tmp_path / "pack.jobs").glob("*_log.out"))) == 2
+    shutil.rmtree(tmp_path / "pack.jobs")
+    run_command("prepare", words)  # finished: nothing is submitted
+    assert not (tmp_path / "pack.jobs").exists()
     with pytest.raises(UserError, match="give one of --shard, --merge and --slurm"):
         run_command("prepare", [*words, "--merge", "2"])
 

@@ -101,7 +101,7 @@ class Job:
 
     def make_shard(self, shard: Shard) -> None:
         """Make one shard; it waits beside the pack until all are merged."""
-        if self._is_finished():
+        if self.is_finished():
             return
         rows, partial = shard.rows(len(self.table)), self._partial(shard)
         with partial.alone(), partial.interruptions_told(len(rows)):
@@ -111,7 +111,7 @@ class Job:
 
     def merge(self, shards: int) -> Pack:
         """Make the pack of so many shards. Raises UserError naming those that are not whole."""
-        parts = [] if self._is_finished() else self._shards(shards)
+        parts = [] if self.is_finished() else self._shards(shards)
         return self._made(lambda done: _copied(parts, done))
 
     @cached_property
@@ -123,7 +123,8 @@ class Job:
     def request(self) -> dict[str, Any]:
         """What decides about every byte of the pack, but for the pixels of the files."""
         form = asdict(self._form)  # first, as it is checked sooner than a table is read
-        return form | {"table": {"images": len(self.table), "hash": hash_of(self.table.drop(columns="path"))}}
+        links = {"follow_links": True} if self.follow_links else {}  # packs without links need not tell
+        return form | links | {"table": {"images": len(self.table), "hash": hash_of(self.table.drop(columns="path"))}}
 
     @cached_property
     def _module(self) -> ModuleType:
@@ -152,12 +153,12 @@ class Job:
 
     def _made(self, chunks: Callable[[int], Iterator[Chunk]]) -> Pack:
         """The pack of the chunks; `chunks` gives those after the images that are done."""
-        if self._is_finished():
+        if self.is_finished():
             self._partial().remove()  # what a kill left that came after the pack got its name
             return open_pack(self._place)
         partial = self._partial()
         with partial.alone(), partial.interruptions_told(len(self.table)):
-            if not self._is_finished():  # by another process, in the meantime
+            if not self.is_finished():  # by another process, in the meantime
                 partial.begin(self.request)
                 _append_all(partial, len(self.table), chunks(len(partial.notes)))
                 about = {"source_folder_name": self.folder.resolve().name, "collection": self._collection}
@@ -165,7 +166,7 @@ class Job:
             partial.remove()
         return open_pack(self._place)
 
-    def _is_finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether `out` is the pack that is asked for. Raises UserError where it is something else."""
         request, out = self.request, self._place
         if not out.exists() or is_empty(out):

@@ -80,7 +80,7 @@ def run(arguments: Any) -> Pack | None:
     job = Job(**chosen)
     if c.shard:
         return job.make_shard(Shard.parse(c.shard))
-    if c.slurm:
+    if c.slurm and not job.is_finished():
         _make_shards_on_slurm(job, c.slurm)
     pack = job.merge(c.merge or c.slurm) if c.merge or c.slurm else job.pack()
     log.info("%s holds %d images of %d px, %d were left out", pack.folder, len(pack), pack.size, pack.info["left_out"])
