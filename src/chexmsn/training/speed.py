@@ -227,23 +227,3 @@ def _processor() -> str:
     information = Path("/proc/cpuinfo")  # platform.processor() is empty on Linux
     lines = information.read_text().splitlines() if information.is_file() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def in_text(told: dict[str, Any]) -> str:
-    """What `chexmsn bench` measured, for people."""
-    encoder, parts, whole = told["encoder"], told["seconds_per_step"], sum(told["seconds_per_step"].values())
-    on = f"{told['machine']['name']}, {told['machine']['threads']} threads"
-    lines = [
-        f"{told['method']}, {encoder['name']}/{encoder['patch']} at {encoder['size']} px, batch {told['batch_size']}, "
-        f"precision {told['precision']}, on {on}",
-        *(f"  {stage:10}{1000 * parts[stage]:10.1f} ms a step{parts[stage] / whole:7.1%}" for stage in STAGES),
-        f"{told['images_per_second']:.4g} images/s (median of {told['steps']} steps), {told['gflop_per_image']:.3g} "
-        f"GFLOP each: {told['gflop_per_second']:.3g} GFLOP/s, {told['share_of_peak']:.0%} of the "
-        f"{told['matrix_peak_gflop_per_second']:.3g} of a matrix product; at most {told['memory_gib']:.1f} GiB",
-    ]
-    if (estimate := told["estimate"]) is not None:
-        lines.append(
-            f"{estimate['images']:,} images x {estimate['epochs']} epochs: about {estimate['hours']:,.1f} hours "
-            "(validation, probe and checkpoints not counted)"
-        )
-    return "\n".join(lines)

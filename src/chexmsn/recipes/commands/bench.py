@@ -29,7 +29,7 @@ from chexmsn.models.encoder import EncoderConfig, build_encoder
 from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, dataclass_parser
 from chexmsn.training.precision import choose_precision
 from chexmsn.training.run import check_sides, method_file, seeded
-from chexmsn.training.speed import Steps, benchmark, in_text, machine
+from chexmsn.training.speed import STAGES, Steps, benchmark, machine
 
 log = logging.getLogger(__name__)
 
@@ -129,3 +129,23 @@ def images_for(config: BenchConfig) -> Iterator[Collection]:
         folder, size = Path(place), max(256, config.encoder.size)
         load(SOURCES, "phantom").fake(folder / "phantom", patients=DRAWN, seed=0, size=size)
         yield Collection([prepare("phantom", folder / "phantom", folder / "pack", size=size)], ("train",))
+
+
+def in_text(told: dict[str, Any]) -> str:
+    """What was measured, for people."""
+    encoder, parts, whole = told["encoder"], told["seconds_per_step"], sum(told["seconds_per_step"].values())
+    on = f"{told['machine']['name']}, {told['machine']['threads']} threads"
+    lines = [
+        f"{told['method']}, {encoder['name']}/{encoder['patch']} at {encoder['size']} px, batch {told['batch_size']}, "
+        f"precision {told['precision']}, on {on}",
+        *(f"  {stage:10}{1000 * parts[stage]:10.1f} ms a step{parts[stage] / whole:7.1%}" for stage in STAGES),
+        f"{told['images_per_second']:.4g} images/s (median of {told['steps']} steps), {told['gflop_per_image']:.3g} "
+        f"GFLOP each: {told['gflop_per_second']:.3g} GFLOP/s, {told['share_of_peak']:.0%} of the "
+        f"{told['matrix_peak_gflop_per_second']:.3g} of a matrix product; at most {told['memory_gib']:.1f} GiB",
+    ]
+    if (estimate := told["estimate"]) is not None:
+        lines.append(
+            f"{estimate['images']:,} images x {estimate['epochs']} epochs: about {estimate['hours']:,.1f} hours "
+            "(validation, probe and checkpoints not counted)"
+        )
+    return "\n".join(lines)
