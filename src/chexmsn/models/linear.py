@@ -73,9 +73,8 @@ class _Product(torch.autograd.Function):
         )
 
 
-@torch.library.custom_op(
-    "chexmsn::product", mutates_args=()
-)  # opaque to compilers, which would look for packed weights
+# opaque to compilers, which would look for packed weights
+@torch.library.custom_op("chexmsn::product", mutates_args=())
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 

@@ -276,11 +276,7 @@ def _subgroups(table: pd.DataFrame, shown: Sequence[Condition], models: Mapping[
     told = rows.assign(row=[group_name(*pair) for pair in zip(rows.group, rows.level, strict=True)], series=rows.model)
     told = told.assign(hollow=False)
     clean = Forest("Clean images", "macro AUROC", told[told.corruption == CLEAN])
-    panels, worst = [clean], focus(rows)
-    if worst:
-        there = at_conditions(told, [worst])
-        ends = {"value": there.absolute_drop, "low": there.absolute_drop_low, "high": there.absolute_drop_high}
-        panels.append(Forest(short_label(worst), "drop of macro AUROC", there.assign(**ends), line=0))
+    panels = [clean, *_drop_under_worst(told, "drop of macro AUROC")]
     return Plan(
         "subgroups",
         "subgroups",
@@ -294,15 +290,21 @@ def _subgroups(table: pd.DataFrame, shown: Sequence[Condition], models: Mapping[
     )
 
 
+def _drop_under_worst(told: pd.DataFrame, axis: str) -> list[Forest]:
+    """A panel of what the condition that stands for all costs; none where no such condition was tested."""
+    worst = focus(told)
+    if not worst:
+        return []
+    there = at_conditions(told, [worst])
+    ends = {"value": there.absolute_drop, "low": there.absolute_drop_low, "high": there.absolute_drop_high}
+    return [Forest(short_label(worst), axis, there.assign(**ends), line=0)]
+
+
 def _group_differences(table: pd.DataFrame, shown: Sequence[Condition], models: Mapping[str, Look]) -> Plan:
     rows = table[table.finding == MACRO]
     told = rows.assign(row=[group_pair(row) for row in rows.itertuples()], series=rows.model, hollow=False)
     clean = Forest("Clean images", "difference of macro AUROC", told[told.corruption == CLEAN], line=0)
-    panels, worst = [clean], focus(rows)
-    if worst:
-        there = at_conditions(told, [worst])
-        ends = {"value": there.absolute_drop, "low": there.absolute_drop_low, "high": there.absolute_drop_high}
-        panels.append(Forest(short_label(worst), "difference of the drops", there.assign(**ends), line=0))
+    panels = [clean, *_drop_under_worst(told, "difference of the drops")]
     return Plan(
         "group_differences",
         "subgroups",
