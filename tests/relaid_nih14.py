@@ -13,14 +13,14 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from chexmsn.data.sources.nih14 import LABELS, NO_FINDING, TABLES, TEST, TRAIN
+from chexmsn.data.sources.nih14 import LABELS, NO_FINDING, TABLES, TEST, TRAIN, archive_of
 
 
 def lay_out(given: Path, folder: Path, images: int | None = None) -> None:
     """Write the first `images` of the real radiographs, all where that is None, in the archive's layout."""
     rows = pd.read_csv(given / "labels.csv").iloc[:images]
-    for place, (name, file) in enumerate(zip(rows["original_file"], rows["image"], strict=True)):
-        archive = folder / f"images_{place % 12 + 1:03d}" / "images"
+    for name, file in zip(rows["original_file"], rows["image"], strict=True):
+        archive = folder / archive_of(Path(name).name) / "images"
         archive.mkdir(parents=True, exist_ok=True)
         with Image.open(given / file) as image:
             image.save(archive / Path(name).name, compress_level=1)

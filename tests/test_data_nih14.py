@@ -2,14 +2,17 @@
 
 import gzip
 import logging
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from chexmsn.core.errors import UserError
+from chexmsn.data.doctor import examine
 from chexmsn.data.prepare import prepare
-from chexmsn.data.sources.nih14 import LABELS, TABLES, TEST, TRAIN, Config, fake, fake_copy, read
+from chexmsn.data.source import LOOK_ALIKE
+from chexmsn.data.sources.nih14 import LABELS, TABLES, TEST, TRAIN, Config, archive_of, fake, fake_copy, read
 
 
 @pytest.fixture
@@ -30,7 +33,8 @@ def test_the_look_alike_has_the_layout_and_the_quirks(folder):
         "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
     )
     assert (folder / "BBox_List_2017.csv").read_text().startswith("Image Index,Finding Label,Bbox [x,y,w,h],Unnamed")
-    assert [place.name for place in sorted(folder.glob("images_*"))] == [f"images_{n:03d}" for n in range(1, 13)]
+    assert len(list(folder.glob("images_*"))) == 8
+    assert all(file.parts[-3] == archive_of(file.name) for file in folder.glob("images_*/images/*"))
     assert len((folder / TRAIN).read_text().splitlines()) + len((folder / TEST).read_text().splitlines()) == 16
 
 
@@ -112,7 +116,9 @@ def test_unlisted_and_missing_images_are_told(folder, caplog):
     assert len(table) == 15
     assert "1 of 16 images are left out: neither train_val_list.txt nor test_list.txt names them" in caplog.text
     assert "1 of the 16 images of the table are not in the folder" in caplog.text
-    assert table.loc[table["image_key"] == names[2], "path"].item() == f"{folder}/images/{names[2]}"
+    assert (
+        table.loc[table["image_key"] == names[2], "path"].item() == f"{folder}/{archive_of(names[2])}/images/{names[2]}"
+    )
 
 
 def test_what_lacks_is_named(folder, tmp_path):
@@ -151,3 +157,38 @@ def test_a_list_that_overlaps_or_is_no_text(folder):
 
 def test_labels_have_no_blank(folder):
     assert not np.isnan(read(folder, Config()).filter(like="label:").to_numpy(np.float32)).any()
+
+
+@pytest.mark.parametrize("inner", ["images", ""], ids=["unpacked", "bare"])
+def test_the_doctor_names_the_archive_of_a_missing_image(folder, inner):
+    fake(folder / "large", patients=40, size=32)
+    if not inner:
+        for archive in (folder / "large").glob("images_*"):
+            (archive / "images").rename(folder / "moved")
+            archive.rmdir()
+            (folder / "moved").rename(archive)
+    victims = [next((folder / "large" / name / inner).iterdir()) for name in ("images_003", "images_012")]
+    for victim in victims:
+        victim.unlink()
+    (folder / "large" / LOOK_ALIKE).touch()
+    told = examine("nih14", folder / "large")
+    assert [finding.kind for finding in told.findings] == ["image-missing"]
+    assert sorted(told.to_fetch) == sorted(str(victim.relative_to(folder / "large")) for victim in victims)
+
+
+def test_the_doctor_names_a_missing_archive(folder):
+    (folder / LOOK_ALIKE).touch()
+    shutil.rmtree(folder / "images_004")
+    [finding] = examine("nih14", folder).findings
+    assert (finding.kind, finding.examples) == ("folder-missing", ("images_004 (2)",))
+
+
+def test_the_doctor_names_the_one_folder_of_a_copy(folder):
+    fake_copy(folder)
+    for archive in folder.glob("images_*"):
+        shutil.rmtree(archive)
+    (folder / LOOK_ALIKE).touch()
+    victim = next((folder / "images").iterdir())
+    victim.unlink()
+    [finding] = examine("nih14", folder).findings
+    assert (finding.kind, finding.examples) == ("image-missing", (f"images/{victim.name}",))

@@ -4,6 +4,7 @@ The published lists name training and test images; the images to validate on are
 A finding that is not named for an image counts as absent (0): the labels of this collection know no blank.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -37,6 +38,13 @@ TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 TRAIN, TEST = "train_val_list.txt", "test_list.txt"
 PLACES = ("images", "images_*/images", "images_*")
 SIDE = 1024  # of the published files, in pixels
+PATIENTS = 30_805
+ARCHIVES = (
+    *("00000001_000.png", "00001336_000.png", "00003923_014.png", "00006585_007.png", "00009232_004.png"),
+    *("00011558_008.png", "00013774_026.png", "00016051_010.png", "00018387_035.png", "00020945_050.png"),
+    *("00024718_000.png", "00028173_003.png"),
+)
+"""The first image of each archive: the names go through them in their order (listing of Kaggle's copy)."""
 NO_FINDING = "No Finding"
 LABELS = (
     "Atelectasis",
@@ -100,7 +108,7 @@ def read(folder: Path, config: Config) -> Table:
     patients = rows["Patient ID"].str.strip()
     row_mm, column_mm = _pixel_mm(rows, places)
     columns = {
-        "path": paths_of(images, places, f"{folder}/images/" + images),
+        "path": paths_of(images, places, f"{folder}/" + _published(folder, images)),
         "image_key": images,
         "patient_id": patients,
         "study_id": patients + "_" + blank_to_null(pick(rows, "Follow-up #")),
@@ -113,6 +121,24 @@ def read(folder: Path, config: Config) -> Table:
     }
     table = make_table(columns, _labels(rows["Finding Labels"], file))
     return check_table(keep(table, table["split"].notna(), f"neither {TRAIN} nor {TEST} names them"), file)
+
+
+def archive_of(image: str) -> str:
+    """The archive that holds this image.
+
+    >>> archive_of("00003923_013.png"), archive_of("00003923_014.png")
+    ('images_002', 'images_003')
+    """
+    return f"images_{max(1, bisect_right(ARCHIVES, image)):03d}"
+
+
+def _published(folder: Path, images: pd.Series) -> pd.Series:
+    """Where these images belong: in the folders of their archives where this copy has such, else all in one."""
+    if not any(folder.glob("images_*/")):
+        return "images/" + images
+    archives = images.map(archive_of)
+    bare = {name for name in archives.unique() if (folder / name).is_dir() and not (folder / name / "images").is_dir()}
+    return archives.mask(~archives.isin(bare), archives + "/images") + "/" + images
 
 
 def _table_file(folder: Path) -> Path:
@@ -183,11 +209,12 @@ def _listed_names(file: Path) -> set[str]:
 def fake(folder: Path, *, patients: int = 8, seed: int = 0, size: int = 96) -> None:
     """Write a look-alike of the release of 2020: archives, lists, a header whose brackets are split at their commas."""
     rng = np.random.default_rng(seed)
-    rows = pd.DataFrame([row for number in range(1, patients + 1) for row in _fake_patient(number, rng)])
+    known = np.linspace(1, max(PATIENTS, patients), patients).astype(int)  # some in every archive
+    rows = pd.DataFrame([row for number in known.tolist() for row in _fake_patient(number, rng)])
     for place, name in enumerate(rows["Image Index"]):
-        _draw_fake(folder / f"images_{place % 12 + 1:03d}" / "images" / name, size, place, rng)
+        _draw_fake(folder / archive_of(name) / "images" / name, size, place, rng)
     rows.to_csv(folder / TABLES[0], index=False)
-    test = rows["Patient ID"] % 4 == 0
+    test = rows.index // 2 % 4 == 3
     _write_list(folder / TRAIN, rows.loc[~test, "Image Index"])
     _write_list(folder / TEST, rows.loc[test, "Image Index"])
     boxes = pd.DataFrame({"Image Index": rows["Image Index"][:1], "Finding Label": "Infiltrate"})
