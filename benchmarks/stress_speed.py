@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--grids", nargs="+", choices=GRIDS, default=GRIDS)
     parser.add_argument("--tested", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
@@ -78,7 +79,7 @@ def main() -> None:
 
     images = view(pixels, model)
     known = Known(saliency=images)
-    making = {c: timed(lambda c=c: degrade(images, c, draws, model, 0.5, known)) for c in chosen(["extended"])}
+    making = {c: timed(lambda c=c: degrade(images, c, draws, model, 0.5, known)) for c in chosen(asked.grids)}
     shares = {c.severity: degrade(images, c, draws, model, 0.5).kept for c in chosen(["tokens-removed"])}
     passing = {share: timed(lambda kept=kept: model.scores(images, kept)) for share, kept in shares.items()}
     told = {
@@ -88,7 +89,7 @@ def main() -> None:
         "view": timed(lambda: view(pixels, model)),
         "saliency_per_finding": timed(lambda: saliency_of(model, images, (0,))),
         "model": passing,
-        "grids": {grid: of_grid(grid, making, passing) for grid in GRIDS},
+        "grids": {grid: of_grid(grid, making, passing) for grid in asked.grids},
         "slowest": {f"{c.corruption}:{c.severity:g}": making[c] for c in sorted(making, key=making.get)[-5:]},
     }
     if asked.tested:
