@@ -120,10 +120,11 @@ def test_tables_may_lack_but_not_all(folder, caplog):
         read(folder, ALL)
 
 
-def test_studies_without_images_are_told(folder, caplog):
-    rewrite(folder / STUDIES, lambda t: pd.concat([t, t.iloc[:1].assign(Study="CheXpert-v1.0/test/patient9/study1")]))
+@pytest.mark.parametrize("study", ["test/patient9/study1", pytest.param("9" * 5000, id="longer-than-a-name-can-be")])
+def test_studies_without_images_are_told(folder, caplog, study):
+    rewrite(folder / STUDIES, lambda t: pd.concat([t, t.iloc[:1].assign(Study=f"CheXpert-v1.0/{study}")]))
     assert len(read(folder, ALL)) == 24
-    assert "1 of the 5 studies of groundtruth.csv have no image, such as test/patient9/study1" in caplog.text
+    assert f"1 of the 5 studies of groundtruth.csv have no image, such as {study}" in caplog.text
 
 
 SPOILT = {

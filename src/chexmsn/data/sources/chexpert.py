@@ -8,6 +8,7 @@ decided by radiologists (1 and 0). Labels of the test set are published twice an
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import Literal
 
@@ -164,7 +165,8 @@ def _images_of_studies(place: Place, file: Path) -> Table:
     """The images that lie in the folders of the studies, of which the table does not say how many there are."""
     rows = read_text_table(file, ["Study"])
     studies = _keys(rows["Study"], file)
-    images = [sorted(path.name for path in (place.root / study).glob("*.jpg")) for study in studies]
+    # Path.glob raises where a name is longer than any folder's can be.
+    images = [sorted(glob("*.jpg", root_dir=place.root / study)) for study in studies]  # noqa: PTH207
     if empty := [study for study, names in zip(studies, images, strict=True) if not names]:
         log.warning("%d of the %d studies of %s have no image, such as %s", len(empty), len(rows), file.name, empty[0])
     of_study = np.repeat(np.arange(len(rows)), [len(names) for names in images])
