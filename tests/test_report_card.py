@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from chexmsn.report.card import build_card, card_of
 from chexmsn.report.pages import escaped, table_lines
 from chexmsn.report.results import read_run
 from scored_folders import labels_of, write_scored
-from stress_folders import FINDINGS, LEFT_OUT, write_run
+from stress_folders import FINDINGS, GRID, LEFT_OUT, write_run
 from test_report import Page
 
 LADDER = (("clean", 0.0), ("patches-black", 0.7), ("gaussian-blur", 5.0), ("rotation", 5.0))
@@ -45,35 +46,57 @@ def test_both_formats_say_the_same(folder, card):
     assert not html.open
     cells = [cell for table in told.tables for row in (table.head, *table.rows) for cell in row]
     lines = [line for point in told.points for line in point.lines]
-    for text in (told.name, *cells, *lines, *told.limits, told.command, *(value for _, value in told.about)):
+    pairs = [text for pair in (*told.further, *told.about) for text in pair]
+    for text in (told.name, *cells, *lines, *pairs, told.limits, told.command):
         assert " ".join(text.split()) in html.text
         assert " ".join(text.split()) in " ".join(markdown.split())
 
 
 def test_its_numbers_are_those_of_the_tables(folder):
-    tables = {table.title: table for table in card_of(read_run(folder)).tables}
+    card = card_of(read_run(folder))
+    conditions, further = card.tables[0], dict(card.further)
     results = pd.read_parquet(folder / "results.parquet")
     macro = results[(results.finding == "macro") & (results.metric == "auroc")].set_index("corruption")
-    assert tables["Headline numbers"].rows[0][1].startswith(f"{macro.value['clean']:.3f} (")
-    assert [row[0] for row in tables["Headline numbers"].rows] == ["Clean", "Patches black, 70\u00a0%"]
+    assert conditions.title.endswith("what costs most at severity 5")
+    assert conditions.rows[0][:2] == ["Clean", f"{macro.value['clean']:.3f} ({_ends(macro, 'clean')})"]
     worst = macro.absolute_drop[["gaussian-blur", "rotation"]].idxmax()
-    assert tables["What costs most at severity 5"].rows[0][1].startswith(f"{macro.value[worst]:.3f} (")
+    assert conditions.rows[1][0] == "Patches black, 70\u00a0%"
+    assert conditions.rows[2][1] == f"{macro.value[worst]:.3f} ({_ends(macro, worst)})"
     operating = pd.read_parquet(folder / "operating.parquet").set_index(["corruption", "metric", "finding"])
-    clean = operating.value["clean", "sensitivity", "macro"]
-    assert tables["Probabilities and thresholds"].rows[2][:2][0] == "Sensitivity"
-    assert tables["Probabilities and thresholds"].rows[2][1].startswith(f"{clean:.3f} (")
-    groups = {row[0]: row for row in tables["Subgroups"].rows}
-    assert {"Women", "Men"} < set(groups)
+    hard, clean = (operating.value[corruption, "sensitivity", "macro"] for corruption in ("patches-black", "clean"))
+    told = further["Clean \u2192 patches black, 70\u00a0%"]
+    assert re.search(rf"; sensitivity {clean:.3f} \(.*?\) \u2192 {hard:.3f} \(", told)
+    women, men = further["By sex, clean macro AUROC, and drop (patches black, 70\u00a0%)"].split("; ")
     gap = pd.read_parquet(folder / "group_differences.parquet").set_index(["level", "finding", "corruption"])
-    lost = gap.absolute_drop["M", "macro", "patches-black"]
-    assert groups["Men"][4].startswith(f"{lost:.3f} (".replace("-", "\u2212")) and groups["Women"][4] == "the largest"
+    lost = f"{gap.absolute_drop['M', 'macro', 'patches-black']:.3f}".replace("-", "\u2212")
+    assert women.startswith("Women (60 patients) 0.") and "largest" not in women
+    assert f", {lost} (" in men and men.endswith("above the largest group's")
+
+
+def _ends(macro: pd.DataFrame, corruption: str) -> str:
+    return f"{macro.low[corruption]:.3f} to {macro.high[corruption]:.3f}"
+
+
+def test_the_card_is_one_page_and_tells_every_finding(tmp_path):
+    draw = np.random.default_rng(0)
+    labels = labels_of(600)[["image_key", "patient_id", "sex", "age"]].assign(view=np.tile(["AP", "PA"], 300))
+    for finding in FINDINGS:
+        labels[f"label:{finding}"] = (draw.random(300) < 0.3).astype(float)[np.arange(600) % 300]
+    grid = [(corruption, severity) for corruption, severity in GRID if severity in (0.0, 0.7, 5.0)]
+    told = {"conditions": grid, "thresholds": dict.fromkeys(FINDINGS, 0.5), "resamples": 20, "doubts": ["Is it so?"]}
+    write_scored(tmp_path / "run", "large", labels, harm=0.2, command="chexmsn stress a b", **told)
+    (folder,) = judge(JudgeConfig(runs=(tmp_path / "run",)))
+    text = (build_card(folder, tmp_path / "card").parent / "card.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 56
+    for word in (*FINDINGS, "Women", "Age 40\u201359", "View AP", "Is it so?", "seed 0", "sensitivity", "stress a b"):
+        assert word in text
 
 
 def test_a_card_of_an_earlier_folder_leaves_out_what_is_not_known(tmp_path):
-    folder = write_run(tmp_path / "run", "MSN", curves=False, seen=["gaussian-blur"])
+    folder = write_run(tmp_path / "run", "MSN", curves=False, seen=["impulse-noise"])
     card = card_of(read_run(folder))
-    assert {table.title for table in card.tables} == {"Headline numbers", "What costs most at severity 5", "Findings"}
-    assert len(next(table for table in card.tables if table.title == "Findings").rows) == len(FINDINGS) - len(LEFT_OUT)
+    findings, (others,) = card.tables[1], card.further
+    assert len(findings.rows) + others[1].count(";") + 1 == len(FINDINGS) - len(LEFT_OUT)
     assert any("(seen in training)" in row[0] for table in card.tables for row in table.rows)
     assert any("Pleural Other" in line for line in card.cautions)
 

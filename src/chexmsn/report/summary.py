@@ -184,7 +184,7 @@ def _aside(first: Condition, others: dict[str, Condition]) -> list[str]:
 
 def _drop_sentence(label: str, record: pd.Series) -> str:
     drop = drop_of(record, "absolute_drop")
-    text = f"{label} {falls(drop)} to {record.value:.3f}{_shares(record)}."
+    text = f"{label} {falls(record)}{_shares(record)}."
     if drop.low <= 0 <= drop.high:
         text += " The interval does not tell this from no change."
     if record.low <= CHANCE:
@@ -218,14 +218,10 @@ def _extremes(label: str, rows: pd.DataFrame, several: bool) -> str:
     least, most = ordered.iloc[0], ordered.iloc[-1]
     if most.absolute_drop <= 0:
         return f"{label} is lowered by none of them."
-    text = f"{label} suffers most from {_name(most, several)}: it {_falls_to(most)}"
+    text = f"{label} suffers most from {_name(most, several)}: it {falls(most)}"
     if len(ordered) == 1:
         return f"{text}."
-    return f"{text}. Least harm comes from {_name(least, several)}: it {_falls_to(least)}."
-
-
-def _falls_to(record: pd.Series) -> str:
-    return f"{falls(drop_of(record, 'absolute_drop'))} to {record.value:.3f}"
+    return f"{text}. Least harm comes from {_name(least, several)}: it {falls(least)}."
 
 
 def _name(record: pd.Series, with_severity: bool) -> str:
@@ -289,15 +285,18 @@ def shares(number: Number) -> str:
     return f"{percent(number.value)}{between}"
 
 
-def falls(drop: Number) -> str:
-    """A drop in words; a negative one is a rise.
+def falls(record: pd.Series) -> str:
+    """What becomes of a clean value, in words; a negative drop is a rise.
 
-    >>> falls(Number(-0.02, -0.03, -0.01))
-    'rises by 0.020 (0.010 to 0.030)'
+    >>> ends = {"absolute_drop_low": 0.20, "absolute_drop_high": 0.23}
+    >>> falls(pd.Series({"value": 0.767, "absolute_drop": 0.215} | ends))
+    'falls from 0.982 to 0.767, a drop of 0.215 (0.200 to 0.230)'
     """
+    drop = drop_of(record, "absolute_drop")
+    ends = f"from {record.value + drop.value:.3f} to {record.value:.3f}"
     if drop.value < 0:
-        return f"rises by {auroc(Number(-drop.value, -drop.high, -drop.low))}"
-    return f"falls by {auroc(drop)}"
+        return f"rises {ends}, a gain of {auroc(Number(-drop.value, -drop.high, -drop.low))}"
+    return f"falls {ends}, a drop of {auroc(drop)}"
 
 
 def _between(number: Number) -> str:
