@@ -152,6 +152,24 @@ def test_published_counts_are_compared_where_the_folder_is_no_look_alike(folder)
     assert ("table-rows" in told) == any(table.rows and find_table(folder, table.name) for table in source.tables)
 
 
+@of_all(["chexpert"])
+def test_of_a_part_only_what_is_missing_of_it_counts(folder, capsys):
+    (folder / LOOK_ALIKE).unlink()  # its tables are shorter than the published ones
+    for image in (folder / "train").rglob("*.jpg"):
+        image.unlink()
+    words = ["doctor", "chexpert", str(folder), "--splits", "validate"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "note: the tables list 3 images of the split validate, and 234 were published" in said
+    assert "FAULT" not in said
+    assert "split train" not in said
+    assert "everything chosen is there and whole" in said
+    next((folder / "valid").rglob("*frontal.jpg")).unlink()
+    assert main(words) == 1
+    assert "FAULT: 1 image is missing from folders that are there" in capsys.readouterr().out
+    assert main(words[:3]) == 1
+
+
 # --- MIMIC-CXR-JPG, as it is downloaded
 
 

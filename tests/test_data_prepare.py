@@ -17,6 +17,7 @@ from PIL import Image
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json
 from chexmsn.data import _partial
+from chexmsn.data.doctor import examine
 from chexmsn.data.pack import IMAGES, INDEX, INFO, LEFT_OUT
 from chexmsn.data.prepare import Job, Shard, prepare
 from chexmsn.data.sources import csv
@@ -454,3 +455,37 @@ def test_the_death_of_a_worker_is_told_with_the_remedy_and_loses_nothing(folder,
     assert "a worker process was killed, perhaps for want of memory: what was done is kept" in told
     assert "give the same command with fewer than 2 workers" in told
     assert content(pack(folder, tmp_path / "pack").folder) == content(pack(folder, tmp_path / "expected").folder)
+
+
+def test_a_part_is_the_one_that_the_doctor_chooses_and_shares_are_nested(tmp_path):
+    folder = tmp_path / "folder"
+    run_command("fake", ["csv", str(folder), "--patients", "20", "--size", "24"])
+    options = {"shares": {"train": 0.6, "validate": 0.2, "test": 0.2}}
+    whole = pack(folder, tmp_path / "whole", options=options, seed=3)
+    assert "part" not in whole.info
+    few, many = (pack(folder, tmp_path / f"{s}", options=options, share=s, seed=3) for s in (0.25, 0.5))
+    assert set(few.index["patient_id"]) < set(many.index["patient_id"]) < set(whole.index["patient_id"])
+    assert [p.info["splits"]["train"] for p in (few, many, whole)] == [6, 12, 24]
+    assert few.info["splits"]["test"] == whole.info["splits"]["test"] == 8
+    assert few.info["part"] == {"share": 0.25, "seed": 3}
+    counted = examine("csv", folder, options=options, share=0.25, seed=3).images
+    assert {split: number["listed"] for split, number in counted.items()} == few.info["splits"]
+    words = ["csv", str(folder), str(tmp_path / "0.25"), "--size", "16", "--workers", "1"]
+    words += ["--options.shares", str(options["shares"])]
+    run_command("prepare", [*words, "--share", "0.25", "--seed", "3"])  # is finished
+    with pytest.raises(UserError, match=r"of another configuration \(part.share: 0.25 before, 0.5 now; table.hash"):
+        run_command("prepare", [*words, "--share", "0.5", "--seed", "3"])
+    with pytest.raises(UserError, match=r"part.seed: 3 before, absent now; .*table.images: 22 before, 40 now"):
+        run_command("prepare", words)
+
+
+def test_one_split_alone(folder, tmp_path):
+    options = {"split": "fold", "splits": {"train": [0, 1, 2], "validate": [3], "test": [4]}}
+    some = pack(folder, tmp_path / "some", options=options, splits=["test", "validate"])
+    assert some.info["splits"] == {"validate": 4, "test": 4}
+    assert some.info["part"] == {"splits": ["validate", "test"]}
+    pack(folder, tmp_path / "some", options=options, splits=["validate", "test"])  # is finished
+    with pytest.raises(UserError, match="a split is one of train, validate, test, not 'valid'"):
+        pack(folder, tmp_path / "some", options=options, splits=["valid"])
+    with pytest.raises(UserError, match="no image lies in the split 'test', only in train"):
+        pack(folder, tmp_path / "some", splits=["test"])

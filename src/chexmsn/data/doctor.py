@@ -96,6 +96,8 @@ class _Case:
     tree: Tree
     workers: int | None
     follow_links: bool
+    splits: Sequence[str]
+    share: float
 
     @property
     def threads(self) -> int:
@@ -104,6 +106,11 @@ class _Case:
     @property
     def processes(self) -> int:
         return self.workers or cores()
+
+    @property
+    def is_part(self) -> bool:
+        """Whether less than everything was asked for: what the tables lack of the whole is then no fault."""
+        return bool(self.splits) or self.share < 1
 
     @property
     def is_look_alike(self) -> bool:
@@ -131,10 +138,10 @@ def examine(
     config = make_config(module, options or {})
     need_folder(folder)
     tree = walk(folder, workers or 8, follow_links)
-    case = _Case(source, folder, module, config, tree, workers, follow_links)
+    case = _Case(source, folder, module, config, tree, workers, follow_links, splits, share)
     log.info("%s holds %d files in %d folders", folder, len(case.tree.sizes), len(case.tree.folders))
     findings = {table.name: list(_table_findings(table, case)) for table in module.SOURCE.tables}
-    to_fetch = [name for name, found in findings.items() if found]
+    to_fetch = [name for name, found in findings.items() if not all(finding.harmless for finding in found)]
     told = [finding for found in findings.values() for finding in found]
     try:
         table = module.read(folder, config)
@@ -201,6 +208,7 @@ def _table_findings(table: TableFile, case: _Case) -> Iterator[Finding]:
             kind="table-rows",
             what=f"{table.name} has {len(rows):,} rows, and {table.rows:,} were published",
             remedy="it is a part, or of another version: fetch it anew, unless a part is what you want",
+            harmless=case.is_part,
         )
 
 
@@ -228,12 +236,15 @@ def _published_counts(case: _Case) -> Iterator[Finding]:
         return
     whole = case.module.read(case.folder, make_config(case.module, about.counted_with))
     for split, expected in about.counts.items():
+        if case.splits and not {*split.split("+")} & {*case.splits}:
+            continue
         if (listed := int(whole["split"].isin(split.split("+")).sum())) != expected:
             yield Finding(
                 kind="split-count",
                 what=f"the tables list {listed:,} images of the split {split}, and {expected:,} were published",
                 remedy="they are a part, or of another version: fetch them anew, unless a part is what you want",
                 count=abs(listed - expected),
+                harmless=case.is_part,
             )
 
 

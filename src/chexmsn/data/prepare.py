@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from chexmsn.data._partial import Note, Partial, count_kept
 from chexmsn.data._pool import cores, ordered_map
 from chexmsn.data.pack import INFO, Pack, open_pack
 from chexmsn.data.source import Table, make_config
+from chexmsn.data.splits import SPLITS, check_names, chosen
 from chexmsn.data.squares import SOURCES, Chunk, Form, Squares
 
 CHUNK = 64  # images that a worker does in one go, and that one line of the journal stands for
@@ -30,9 +31,9 @@ log = logging.getLogger(__name__)
 def prepare(source: str, folder: Path, out: Path, **how: Any) -> Pack:
     """Pack a folder of a source into `out`; the same command after an interruption continues.
 
-    `how` says the rest as in `Job`: options, size, fit, dtype, workers, follow_links. An image that cannot be
-    read is left out and listed with the reason in `left_out.csv`. A finished pack of the same configuration is
-    opened as it is.
+    `how` says the rest as in `Job`: options, size, fit, dtype, workers, follow_links, splits, share, seed. An image
+    that cannot be read is left out and listed with the reason in `left_out.csv`. A finished pack of the same
+    configuration is opened as it is.
 
     Raises UserError for bad input, for another configuration in `out`, and for a full disk.
     """
@@ -83,6 +84,9 @@ class Job:
         dtype: uint8, or uint16 to keep the depth of images that have more than 8 bits.
         workers: decoding processes; one per core that this process may use when None.
         follow_links: read also what a link out of the folder leads to.
+        splits: splits whose images are packed; all of them when empty.
+        share: share of the training patients that is packed; smaller shares are contained in larger ones.
+        seed: another seed, other patients in the share.
     """
 
     source: str
@@ -94,6 +98,9 @@ class Job:
     dtype: str = "uint8"
     workers: int | None = None
     follow_links: bool = False
+    splits: Sequence[str] = ()
+    share: float = 1.0
+    seed: int = 0
 
     def pack(self) -> Pack:
         """Make the pack here. Raises UserError as `prepare` says."""
@@ -116,15 +123,28 @@ class Job:
 
     @cached_property
     def table(self) -> Table:
-        """One row per image, as the source reads it."""
-        return self._module.read(self.folder, self._config)
+        """One row per image that is wanted, as the source reads it."""
+        return chosen(self._module.read(self.folder, self._config), self.splits, self.share, self.seed)
 
     @cached_property
     def request(self) -> dict[str, Any]:
         """What decides about every byte of the pack, but for the pixels of the files."""
         form = asdict(self._form)  # first, as it is checked sooner than a table is read
+        check_names(self.splits)
         links = {"follow_links": True} if self.follow_links else {}  # packs without links need not tell
-        return form | links | {"table": {"images": len(self.table), "hash": hash_of(self.table.drop(columns="path"))}}
+        part = {"part": self._part} if self._part else {}  # nor those of everything
+        return (
+            form
+            | links
+            | part
+            | {"table": {"images": len(self.table), "hash": hash_of(self.table.drop(columns="path"))}}
+        )
+
+    @property
+    def _part(self) -> dict[str, Any]:
+        """What was asked for where that is not everything, in one way however it was asked."""
+        splits = {"splits": sorted(set(self.splits), key=SPLITS.index)} if self.splits else {}
+        return splits | ({"share": self.share, "seed": self.seed} if self.share < 1 else {})
 
     @cached_property
     def _module(self) -> ModuleType:
@@ -176,7 +196,8 @@ class Job:
         info = open_pack(out).info
         if "resplit" in info:
             raise UserError(f"{out} is a pack that `chexmsn split` made ({info['resplit']}): choose another folder")
-        if changes := differences({name: info.get(name) for name in request}, request):
+        recorded = {name: info[name] for name in {*request, "part"} & info.keys()}
+        if changes := differences(recorded, request):
             told = "; ".join(changes)
             raise UserError(f"{out} is a pack of another configuration ({told}): choose another folder or delete it")
         log.info("%s is finished and has this configuration: nothing to do", out)

@@ -4,7 +4,8 @@ Example:
     chexmsn prepare mimic-cxr-jpg /data/mimic-cxr-jpg packs/mimic --workers 16
 
 The options of a source are --options.<name>; `chexmsn prepare csv FOLDER OUT --help`
-shows those of csv. The same command continues after a stop; images that cannot be read are listed in left_out.csv.
+shows those of csv. --splits, --share and --seed choose images as in `chexmsn doctor`. The same command continues after
+a stop; images that cannot be read are listed in left_out.csv.
 
 On several machines at once, each making a part; the last command joins them (slurm/job-scripts/prepare.sh):
     chexmsn prepare mimic-cxr-jpg /data/mimic-cxr-jpg packs/mimic --shard 3/16
@@ -43,6 +44,9 @@ class Config:
         dtype: uint8, or uint16 to keep the depth of images that have more than 8 bits.
         workers: decoding processes; one per core when empty.
         follow_links: read also images that a link out of the folder leads to.
+        splits: splits whose images are packed; all of them when empty.
+        share: share of the training patients that is packed; smaller shares are contained in larger ones.
+        seed: another seed, other patients in the share.
         shard: make one part only, such as 3/16, beside the pack.
         merge: join so many parts to the pack.
         slurm: submit so many parts to Slurm as jobs of `workers` cores each (4 when empty), wait for them, and join
@@ -58,12 +62,15 @@ class Config:
     dtype: str = "uint8"
     workers: int | None = None
     follow_links: bool = False
+    splits: tuple[str, ...] = ()
+    share: float = 1.0
+    seed: int = 0
     shard: str | None = None
     merge: int | None = None
     slurm: int | None = None
 
     def __post_init__(self) -> None:
-        check_limits(self, size="[16, 4096]", workers="[1, inf)", merge="[1, inf)", slurm="[1, inf)")
+        check_limits(self, size="[16, 4096]", share="(0, 1]", workers="[1, inf)", merge="[1, inf)", slurm="[1, inf)")
         if sum(way is not None for way in (self.shard, self.merge, self.slurm)) > 1:
             raise UserError("a part is made, or all are joined: give one of --shard, --merge and --slurm")
 
