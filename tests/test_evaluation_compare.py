@@ -66,7 +66,7 @@ def test_tables_are_as_documented(home, tables):
     }
     pd.testing.assert_frame_equal(
         table,
-        pd.read_csv(home / "out" / "comparison.csv", keep_default_na=False, na_values=[""]).assign(group=""),
+        pd.read_csv(home / "out" / "comparison.csv", keep_default_na=False, na_values=[""]).assign(group="", note=""),
         check_dtype=False,
     )
     record = record_of(home / "out")
@@ -221,6 +221,7 @@ def test_a_condition_that_does_not_apply_has_rows_without_values(home, tmp_path)
     _, table = compared(tmp_path / "out", home / "runs" / "good", tmp_path / "cnn")
     rows = only(table, corruption="patches-black")
     assert rows["value_a"].notna().all() and rows[["value_b", "difference", "low", "p", "p_holm"]].isna().all(axis=None)
+    assert (rows["note"] == "does not apply to cnn").all()
     assert only(table, corruption="imagenet-c")["p"].notna().all()
 
 
@@ -256,11 +257,37 @@ def test_areas_are_over_what_applies_to_all_models(mixed, tmp_path):
         ("cnn", "vit"): False,
         ("tiny", "vit"): True,
     }
+    assert tokens["note"]["cnn", "vit"] == "does not apply to cnn" and tokens["note"]["tiny", "vit"] == ""
     record = record_of(tmp_path / "out")
     assert record["areas_over"][""] == {"missing": ["patches-black"], "imagenet-c": ["gaussian-blur"]}
     told = " ".join(record["notes"])
     assert "The area over missing is over patches-black alone: tokens-removed does not apply to cnn." in told
     assert "The area under tokens-removed is without severity 0.9, which does not apply to tiny." in told
+
+
+def test_too_few_patients_have_differences_without_interval_and_p(tmp_path):
+    labels = labels_of(64, patients=8)
+    for seed, name in enumerate("ab"):
+        write_scored(tmp_path / "runs" / name, name, labels, seed=seed, harm=0.1)
+    models, table = compared(tmp_path / "out", tmp_path / "runs")
+    assert models.loc[models["value"].notna(), "note"].eq("no interval: fewer than 10 patients").all()
+    assert table["difference"].notna().any()
+    assert table[["low", "high", "p", "p_holm", "q"]].isna().all(axis=None)
+    assert "no interval: fewer than 10 patients" in in_text(models, table)
+
+
+def test_a_model_at_chance_has_no_drop_above_chance(tmp_path):
+    labels = labels_of()
+    write_scored(tmp_path / "runs" / "skilled", "skilled", labels, noise=0.5)
+    write_scored(tmp_path / "runs" / "guesser", "guesser", labels, noise=50.0)
+    models, table = compared(tmp_path / "out", tmp_path / "runs")
+    drops = only(models, metric="above_chance_drop", finding="macro").set_index("model")
+    assert drops["value"].isna()["guesser"].all() and drops["value"].notna()["skilled"].all()
+    told = "no drop above chance: the clean value is not surely above chance (guesser)"
+    assert (drops["note"]["guesser"] == told).all() and (drops["note"]["skilled"] == "").all()
+    pairs = only(table, metric="above_chance_drop", finding="macro")
+    assert pairs[["difference", "low", "p"]].isna().all(axis=None) and (pairs["note"] == told).all()
+    assert only(table, metric="absolute_drop", finding="macro")["p"].notna().all()
 
 
 def test_where_no_corruption_is_shared_there_is_no_area(mixed, tmp_path):

@@ -22,8 +22,9 @@ from chexmsn.evaluation.cohort import LEVEL, MACRO
 from chexmsn.evaluation.comparison_plan import AREA, DROPS, CompareConfig, Plan
 from chexmsn.evaluation.conditions import CLEAN, Condition
 from chexmsn.evaluation.measures import RANKING, Ranking, where_skilled
+from chexmsn.evaluation.notes import FEW, RARE, UNSKILLED
 from chexmsn.evaluation.repetitions import Model, Pooled, Scores
-from chexmsn.metrics.bootstrap import percentile_interval
+from chexmsn.metrics.bootstrap import FEWEST_PATIENTS, percentile_interval
 from chexmsn.metrics.covariance import clustered_covariance, z_test
 from chexmsn.metrics.degradation import (
     above_chance_drop,
@@ -42,10 +43,13 @@ ERRORS = {
     "corruption_error": lambda curve, reference: corruption_error(curve[..., 1:], reference[..., 1:]),
     "relative_corruption_error": relative_corruption_error,
 }
-MODELS = ("model", "group", "corruption", "severity", "finding", "metric", "value", "low", "high", "runs", "spread")
+MODELS = (
+    *("model", "group", "corruption", "severity", "finding", "metric", "value", "low", "high"),
+    *("runs", "spread", "note"),
+)
 COMPARISON = (
     *("group", "a", "b", "corruption", "severity", "finding", "metric", "value_a", "value_b"),
-    *("difference", "low", "high", "p", "p_holm", "q", "delong_p", "family", "primary"),
+    *("difference", "low", "high", "p", "p_holm", "q", "delong_p", "family", "primary", "note"),
 )
 
 
@@ -116,6 +120,12 @@ class Measured(NamedTuple):
     metric: str
     of: dict[str, Pooled]
     rankings: Mapping[str, Ranking] = MappingProxyType({})  # of models of one run, for DeLong's test
+
+    def holds(self, condition: Condition) -> bool:
+        """Whether it is about this condition, or about its corruption or its family."""
+        if pd.notna(self.severity):
+            return condition == Condition(self.corruption, self.severity)
+        return condition != CLEAN and self.corruption in (condition.corruption, family_of(condition.corruption))
 
 
 def _measured(plan: Plan) -> Iterator[Measured]:
@@ -222,7 +232,9 @@ def _of_model(measured: Measured, model: Model, plan: Plan) -> pd.DataFrame:
     low, high = percentile_interval(estimate.samples, LEVEL, undefined_at_most=plan.sets.undefined_at_most)
     spread = np.full_like(estimate.value, np.nan) if model.repetitions == 1 else estimate.runs.std(axis=0, ddof=1)
     rows = _rows(measured, plan).assign(model=model.name, group=model.group, runs=model.repetitions)
-    return rows.assign(value=estimate.value, low=low, high=high, spread=spread)
+    return rows.assign(
+        value=estimate.value, low=low, high=high, spread=spread, note=_notes(measured, (model,), plan, low)
+    )
 
 
 def _difference(measured: Measured, a: Model, b: Model, plan: Plan) -> pd.DataFrame:
@@ -235,7 +247,32 @@ def _difference(measured: Measured, a: Model, b: Model, plan: Plan) -> pd.DataFr
         undefined_at_most=plan.sets.undefined_at_most,
     )
     rows = _rows(measured, plan).assign(group=a.group, a=a.name, b=b.name, value_a=first.value, value_b=second.value)
-    return rows.assign(difference=found.value, low=found.low, high=found.high, p=found.p)
+    note = _notes(measured, (a, b), plan, found.low)
+    return rows.assign(difference=found.value, low=found.low, high=found.high, p=found.p, note=note)
+
+
+def _notes(measured: Measured, models: Sequence[Model], plan: Plan, low: np.ndarray) -> list[str]:
+    """Why a number of these models or its interval is missing, macro first; empty where nothing is."""
+    no_interval = np.where(plan.sets.patients_of < FEWEST_PATIENTS, FEW, RARE)
+    each = zip(*(_without_value(measured, model, plan) for model in models), strict=True)
+    no_value = ["; ".join(dict.fromkeys(filter(None, reasons))) for reasons in each]
+    return ["" if pd.notna(end) else why or bare for end, why, bare in zip(low, no_value, no_interval, strict=True)]
+
+
+def _without_value(measured: Measured, model: Model, plan: Plan) -> list[str]:
+    values = zip(measured.of[model.name].value, plan.sets.has_value.tolist(), strict=True)
+    return ["" if pd.notna(value) else _no_value(measured, model, plan, ranks) for value, ranks in values]
+
+
+def _no_value(measured: Measured, model: Model, plan: Plan, ranks: bool) -> str:
+    tested = [condition for condition in plan.conditions if measured.holds(condition)]
+    if not any(model.applies(condition) for condition in tested):
+        return f"does not apply to {model.name}"
+    if not ranks:
+        return "no positives or no negatives among the labelled images"
+    if measured.metric == "above_chance_drop":
+        return f"{UNSKILLED} ({model.name})"
+    return "no condition of it applies to all models" if measured.metric == AREA else ""
 
 
 def _delong(measured: Measured, plan: Plan) -> Callable[[Model, Model], np.ndarray]:

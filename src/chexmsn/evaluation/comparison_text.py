@@ -30,6 +30,7 @@ def _values(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {"model": table["model"], "value": table["value"].map(_number), "95 % interval": _interval(table)}
         | {"runs": table["runs"].astype(str), "spread": table["spread"].map(_number)}
+        | _note(table)
     )
 
 
@@ -38,7 +39,13 @@ def _pairs(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {"difference": names, "value": table["difference"].map(_signed), "95 % interval": _interval(table, _signed)}
         | {"p": table["p"].map(_p), "p (Holm)": table["p_holm"].map(_p)}
+        | _note(table)
     )
+
+
+def _note(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """The column that says why something is missing, where something is."""
+    return {"note": table["note"]} if (table["note"] != "").any() else {}
 
 
 def _interval(table: pd.DataFrame, number=None) -> list[str]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 
 from chexmsn.core.errors import UserError
 from chexmsn.evaluation.cohort import Cohort, findings_of
@@ -69,8 +69,17 @@ class TestSets:
         of_macro = macro_undefined_at_most(sum(int(cohort.in_macro.sum()) for cohort in self.cohorts))
         parts = (self.weights[:, 1:] > 0).sum(axis=0)
         bearable = np.array([of_macro, *(1 - (1 - UNDEFINED_AT_MOST) ** parts)])
-        patients = np.sum([cohort.sizes["patients"] for cohort in self.cohorts], axis=0)
-        return np.where(patients < FEWEST_PATIENTS, -1.0, bearable)
+        return np.where(self.patients_of < FEWEST_PATIENTS, -1.0, bearable)
+
+    @property
+    def patients_of(self) -> Int64[np.ndarray, "F"]:
+        """The patients with labels of each finding, macro first, over all test sets."""
+        return np.sum([cohort.sizes["patients"] for cohort in self.cohorts], axis=0)
+
+    @property
+    def has_value(self) -> Bool[np.ndarray, "F"]:
+        """Which findings have both classes in some test set, macro first."""
+        return np.nan_to_num(self.weights).any(axis=0)
 
     def mean(self, of_sets: Sequence[np.ndarray]) -> np.ndarray:
         """The mean over the test sets, of values or of samples."""

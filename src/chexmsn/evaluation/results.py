@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from chexmsn.evaluation.cohort import Cohort, Estimate
 from chexmsn.evaluation.conditions import CLEAN, Condition
 from chexmsn.evaluation.measures import not_surely_above, where_skilled
+from chexmsn.evaluation.notes import FEW, NO_WIDTH, RARE, UNSKILLED
 from chexmsn.metrics.bootstrap import FEWEST_PATIENTS
 from chexmsn.metrics.degradation import above_chance_drop, absolute_drop, relative_drop
 
@@ -76,12 +77,12 @@ def drop_rows(clean: Estimate, corrupted: Estimate, chance: Estimate, cohort: Co
 
 def _notes(rows: pd.DataFrame, unsure: Bool[np.ndarray, "F"]) -> list[str]:
     there = rows["value"].notna()
+    few = rows["patients"] < FEWEST_PATIENTS
     said = {
-        f"no interval: fewer than {FEWEST_PATIENTS} patients": there & (rows["patients"] < FEWEST_PATIENTS),
-        "no drop above chance: the clean value is not surely above chance": there & unsure,
-        "every resample gives this value (constant scores or perfect separation): the interval has no width": (
-            there & (rows["low"] == rows["high"])
-        ),
+        FEW: there & few,
+        RARE: there & ~few & rows["low"].isna(),
+        UNSKILLED: there & unsure,
+        NO_WIDTH: there & (rows["low"] == rows["high"]),
     }
     return ["; ".join(note for note, holds in said.items() if holds[row]) for row in rows.index]
 

@@ -129,9 +129,13 @@ def _line(row: pd.Series) -> list[str]:
     if row.corruption == CLEAN:
         return [label, auroc(number_of(row)), "", ""]
     clean = row.value + row.absolute_drop
-    lost = percent(row.above_chance_drop) if clean - CHANCE >= LEAST_SKILL else "no skill to lose"
+    lost = _lost(row) if clean - CHANCE >= LEAST_SKILL else "no skill to lose"
     seen = " (seen in training)" if row.seen_in_training else ""
     return [label + seen, auroc(number_of(row)), _signed(drop_of(row, "absolute_drop")), lost]
+
+
+def _lost(row: pd.Series) -> str:
+    return percent(row.above_chance_drop) if pd.notna(row.above_chance_drop) else "clean value not surely above chance"
 
 
 def _signed(number: Number) -> str:

@@ -57,8 +57,13 @@ def read_comparison(folder: Path) -> Comparison:
     paths = {name: folder / f"{name}.parquet" for name in ("models", "comparison")}
     if missing := [path.name for path in paths.values() if not path.is_file()]:
         raise UserError(f"{folder} has no {missing[0]} yet (interrupted): give its compare command again")
-    models, differences = (read_table(path) for path in paths.values())
-    return Comparison(folder, info, models, differences if "q" in differences else differences.assign(q=float("nan")))
+    models, differences = (_with({"note": ""}, read_table(path)) for path in paths.values())
+    return Comparison(folder, info, models, _with({"q": float("nan")}, differences))
+
+
+def _with(later: dict[str, object], table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the columns that folders of an earlier version lack."""
+    return table.assign(**{name: value for name, value in later.items() if name not in table})
 
 
 class Question(NamedTuple):

@@ -111,7 +111,8 @@ def _results(folder: Path) -> pd.DataFrame:
         raise UserError(
             f"{folder} has no result on clean images, so nothing to compare with: give its stress command again"
         )
-    return results[COLUMNS]
+    note = results["note"].fillna("") if "note" in results else ""  # folders of an earlier version lack it
+    return results[COLUMNS].assign(note=note)
 
 
 def read_table(path: Path) -> pd.DataFrame:

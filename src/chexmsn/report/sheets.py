@@ -11,7 +11,7 @@ from chexmsn.report.conditions import CLEAN, IN_WORDS, at_conditions, conditions
 from chexmsn.report.plans import focus, group_name, group_pair
 from chexmsn.report.results import StressRun, stack_further
 from chexmsn.report.tables import MACRO, Number
-from chexmsn.report.words import DASH, p_value, percent, three_digits
+from chexmsn.report.words import DASH, p_value, percent, reason, three_digits
 
 
 class Entry(NamedTuple):
@@ -38,15 +38,15 @@ class Sheet(NamedTuple):
     rows: list[list[Entry]]
 
 
-def entry(number: Number, told: Callable[[float], str] = three_digits) -> Entry:
-    """A value with its interval.
+def entry(number: Number, told: Callable[[float], str] = three_digits, note: str = "") -> Entry:
+    """A value with its interval; `note` says why something is missing.
 
     >>> entry(Number(0.75, 0.7, 0.8))
     Entry(text='0.750', sort=0.75, small='0.700 to 0.800', model='')
     """
     if pd.isna(number.value):
-        return Entry("none", "")
-    small = f"{told(number.low)} to {told(number.high)}" if number.has_interval else "no interval"
+        return Entry(note or "none", "")
+    small = f"{told(number.low)} to {told(number.high)}" if number.has_interval else reason(note, "no interval")
     return Entry(told(number.value), float(number.value), small)
 
 
@@ -265,7 +265,7 @@ _Q = Column("q", "For looking around: taking all with a q below 0.05 as differen
 def _pair(row, told: Callable[[float], str] = three_digits) -> list[Entry]:
     values = [Entry(name, value, told(value)) for name, value in ((row.a, row.value_a), (row.b, row.value_b))]
     ps = [Entry(p_value(p), _sortable(p)) for p in (row.p, row.p_holm)]
-    return [*values, entry(Number(row.difference, row.low, row.high), told), *ps]
+    return [*values, entry(Number(row.difference, row.low, row.high), told, row.note), *ps]
 
 
 def _sortable(value: float) -> float | str:
@@ -282,7 +282,7 @@ def models_sheet(comparison: Comparison) -> Sheet:
         [
             Entry(question(row.corruption, row.severity, row.metric), place),
             Entry(row.model, row.model),
-            entry(number_of(row)),
+            entry(number_of(row), note=row.note),
             Entry(f"{row.runs:.0f}", float(row.runs)),
             Entry(three_digits(row.spread) if pd.notna(row.spread) else "one run", _sortable(row.spread)),
         ]

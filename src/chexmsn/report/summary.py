@@ -25,7 +25,7 @@ from chexmsn.report.conditions import (
 )
 from chexmsn.report.results import StressRun, stack
 from chexmsn.report.tables import CHANCE, MACRO, Number, drop_of, has_number, is_finished, scores
-from chexmsn.report.words import listed, p_value, percent, three_digits
+from chexmsn.report.words import listed, p_value, percent, reason, three_digits
 
 LEAST_SKILL = 0.05  # AUROC above chance; a share of less is a ratio of noise
 SHARES = ("relative_drop", "above_chance_drop")  # of a comparison: what is lost of a whole
@@ -132,8 +132,12 @@ def _left_out(runs: Sequence[StressRun]) -> list[str]:
 def _no_interval(runs: Sequence[StressRun]) -> list[str]:
     table = stack(runs)
     bare = table[(table.metric == "auroc") & (table.corruption == CLEAN) & (table.status == "ok") & table.low.isna()]
-    names = ["the macro AUROC" if name == MACRO else name for name in dict.fromkeys(bare.finding)]
-    return [f"Too few patients with or without the finding for an interval: {listed(names)}."] if names else []
+    found: dict[str, dict[str, None]] = {}
+    for name, note in zip(bare.finding, bare.note, strict=True):
+        why = reason(note, "no interval").removeprefix("no interval").removeprefix(": ")
+        called = "the macro AUROC" if name == MACRO else name
+        found.setdefault(why or "too few patients with or without the finding", {})[called] = None
+    return [f"No interval, {why}: {listed(list(names))}." for why, names in found.items()]
 
 
 def _clean(table: pd.DataFrame, labels: Sequence[str], comparable: bool) -> Point:
@@ -197,6 +201,8 @@ def _shares(record: pd.Series) -> str:
     if record.absolute_drop <= 0:
         return ""
     relative = f": {percent(record.relative_drop)} of its clean value"
+    if pd.isna(record.above_chance_drop):
+        return f"{relative}; its clean value is not surely above chance, so no share of its skill is told"
     if record.value + record.absolute_drop - CHANCE < LEAST_SKILL:
         return f"{relative}; its skill above chance is too small for a share of it to mean anything"
     return f"{relative}, {percent(record.above_chance_drop)} of its skill above chance"

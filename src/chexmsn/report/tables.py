@@ -28,11 +28,15 @@ class Number(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A number of one model under one condition, or the sentence that says why there is none."""
+    """A number of one model under one condition, or the sentence that says why there is none.
+
+    `note` says why a number has no interval or no share above chance.
+    """
 
     number: Number | None
     status: str
     seen: bool
+    note: str = ""
 
     @property
     def skill(self) -> float:
@@ -67,7 +71,7 @@ def cell_of(record: pd.Series | None) -> Cell:
     if record is None:
         return Cell(None, NOT_TESTED, False)
     number = Number(record.value, record.low, record.high) if has_number(record) else None
-    return Cell(number, str(record.status), bool(record.seen_in_training))
+    return Cell(number, str(record.status), bool(record.seen_in_training), str(record.note))
 
 
 def has_number(record: pd.Series) -> bool:

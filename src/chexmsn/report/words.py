@@ -37,6 +37,17 @@ def listed(names: Sequence[str], comma: str = ", ") -> str:
     return " and ".join(filter(None, [comma.join(names[:-1]), *names[-1:]]))
 
 
+def reason(note: str, missing: str) -> str:
+    """What a `note` says of something that is missing; where it says nothing, only that it is.
+
+    >>> reason("no interval: fewer than 10 patients; no drop above chance: why", "no drop above chance")
+    'no drop above chance: why'
+    >>> reason("", "no interval")
+    'no interval'
+    """
+    return next((part for part in note.split("; ") if part.startswith(missing)), missing)
+
+
 def p_value(p: float) -> str:
     """A p value; one that resamples cannot tell from 0 says so.
 

@@ -1,0 +1,8 @@
+"""The sentences of the column `note`: why a value has no interval, no number, or an interval of no width."""
+
+from chexmsn.metrics.bootstrap import FEWEST_PATIENTS
+
+FEW = f"no interval: fewer than {FEWEST_PATIENTS} patients"
+RARE = "no interval: too few patients with or without the finding"
+UNSKILLED = "no drop above chance: the clean value is not surely above chance"
+NO_WIDTH = "every resample gives this value (constant scores or perfect separation): the interval has no width"
