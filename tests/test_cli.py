@@ -71,6 +71,8 @@ def test_bad_words_get_one_line_and_exit_code_2(capsys):
         (["pretrain", "--data", "x", "--out", "x", "--device", "cpu", "--precision", "16"], "-p 32"),
         (["pretrain", "--data", "x", "--out", "x", "--device", "gpu"], "--device cpu"),
         (["train", "--data", "x", "--out", "x", "--options.corruption.names", "[fog]"], "no corruption called 'fog'"),
+        (["prepare", "csv", "x", "x", "--table", "t.csv"], "did you mean --options.table?"),
+        (["prepare", "csv", "x", "x", "--options", "{tabel: t.csv}"], "csv has no option tabel: did you mean table?"),
         (["prepare"], "needs a source"),
         (["fake", "csv", "x", "--patients", "0"], "patients must be at least 1, not 0"),
         (["fake", "csv", "x", "--size", "8"], "size must be at least 16, not 8"),
@@ -145,6 +147,28 @@ def test_options_may_come_from_a_file(tmp_path):
     config = parse("pretrain", ["--config", str(file), "--epochs", "8"])
     assert (config.method, config.options.mask_ratio, config.epochs) == ("mae", 0.6, 8)
     assert config.data == [Path("a"), Path("b")]
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "message"),
+    [
+        ("config", "table: a.csv", "has the key table, .*: it goes under `options:`, or give the file as --options"),
+        ("config", "sise: 64", r"has the key sise, and there is no such option: did you mean size\?"),
+        ("config", "qqq: 64", r"has the key qqq, and there is no such option \(see chexmsn prepare --help\)"),
+        ("config", "options: {tabel: a}", r"file.yaml: csv has no option tabel: did you mean table\?"),
+        ("options", "tabel: a.csv", r"file.yaml: csv has no option tabel: did you mean table\?"),
+        ("options", "options: {table: a.csv}", "holds `options:`, .*: give it as --config"),
+        ("options", "table: [1]", "file.yaml: options.table takes text, not"),
+    ],
+)
+def test_a_wrong_key_in_a_file_is_named_with_the_file_and_the_remedy(tmp_path, option, content, message):
+    from chexmsn.recipes.arguments import parse
+
+    file = tmp_path / "file.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match=message) as raised:
+        parse("prepare", ["csv", "a", "b", f"--{option}", str(file)])
+    assert str(file) in str(raised.value)
 
 
 def test_errors_in_a_config_file_are_told(tmp_path):

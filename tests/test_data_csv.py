@@ -136,7 +136,7 @@ def test_another_table_and_none(folder):
     assert len(read(folder, Config(table="mine.csv"))) == 20
     with pytest.raises(UserError, match=r"has no table labels\.csv: name it with the option `table`"):
         read(folder, Config())
-    with pytest.raises(UserError, match="has no table"):
+    with pytest.raises(UserError, match=r"a place inside the folder .*images, not ../mine.csv: move the table there"):
         read(folder / "images", Config(table="../mine.csv"))
 
 

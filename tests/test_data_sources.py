@@ -113,11 +113,13 @@ def test_no_such_folder_is_one_clear_line(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_folder_is_told_what_it_lacks(name, tmp_path):
+def test_an_empty_folder_is_told_what_it_lacks(name, tmp_path, caplog, capsys):
+    caplog.set_level("INFO")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"\.(csv|json|dcm|npz)"):
         prepare(name, tmp_path / "empty", tmp_path / "pack", workers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    assert (caplog.messages, capsys.readouterr().err) == ([], ""), "one line, and that is the error"
 
 
 def test_splits_and_labels_of_the_pack(pack):

@@ -37,14 +37,46 @@ class ArgumentParser(jsonargparse.ArgumentParser):
 
     def _not_there(self, message: str) -> str | None:
         """What is said of an option that is not there: the one that was probably meant, or whose it is."""
+        of_part = re.search(r"Group '(\w+)' does not accept option '([\w.-]+)'", message)
+        if of_part and of_part[1] in self.parts:
+            return f"{of_part[1]}: {_not_among(of_part[2], self.parts[of_part[1]])}"
         found = re.search(r"unrecognized arguments: --([\w.-]+)", message, re.IGNORECASE)
         if found is None:
             return None
         group, _, name = found[1].rpartition(".")
         if group in self.parts:
             return f"--{found[1]}: {_not_among(name, self.parts[group])}"
-        near = get_close_matches(found[1], [action.dest for action in self._actions], 1)
-        return f"there is no option --{found[1]}" + (f": did you mean --{near[0]}?" if near else "")
+        near = self._meant(found[1])
+        return f"there is no option --{found[1]}" + (f": did you mean --{near}?" if near else "")
+
+    def _meant(self, name: str) -> str | None:
+        """The option of a part that is called so, or else the one of all that is most alike."""
+        names = [action.dest for action in self._actions]
+        of_parts = [f"{part}.{name}" for part in self.parts]
+        return next(iter([*filter(names.__contains__, of_parts), *get_close_matches(name, names, 1)]), None)
+
+    def check_file(self, file: Path, part: str | None = None) -> None:
+        """Raise UserError naming a key of a YAML file that is no option; `part` is whose options it holds, else all."""
+        content = read_yaml(file)
+        if part is not None and part in content:
+            raise UserError(f"{file} holds `{part}:`, so it is not of the {part} alone: give it as --config")
+        if part is not None:
+            return _check_keys(file, content, self.parts[part])
+        names = [action.dest for action in self._actions]
+        for key, value in content.items():
+            if not any(name == key or name.startswith(f"{key}.") for name in names):
+                raise UserError(f"{file} has the key {key}, and there is no such option{self._remedy_of(key)}")
+            if key in self.parts and isinstance(value, dict):
+                _check_keys(file, value, self.parts[key])
+        return None
+
+    def _remedy_of(self, key: str) -> str:
+        near = self._meant(key)
+        if near is None:
+            return f" (see {self.prog} --help)"
+        part, _, name = near.rpartition(".")
+        place = f"it goes under `{part}:`, or give the file as --{part}"
+        return f": {place}" if part in self.parts and name == key else f": did you mean {near}?"
 
 
 def _not_among(name: str, part: type) -> str:
@@ -63,11 +95,23 @@ def _not_among(name: str, part: type) -> str:
     return f"{file.replace('_', '-')} has no option {name}{theirs}: {remedy}"
 
 
+def _check_keys(file: Path, content: Mapping[str, Any], part: type) -> None:
+    offered = {field.name for field in dataclasses.fields(part)}
+    if wrong := next((str(key) for key in content if str(key).partition(".")[0] not in offered), None):
+        raise UserError(f"{file}: {_not_among(wrong, part)}")
+
+
 def _options_of(module: ModuleType) -> list[str]:
     return [field.name for field in dataclasses.fields(module.Config)] if hasattr(module, "Config") else []
 
 
-_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list in brackets"}
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "tuple": "a list in brackets",
+}
 _KINDS |= {"Sequence": _KINDS["tuple"], "Mapping": "values by name"}
 
 _COMPLAINTS = (
@@ -91,6 +135,8 @@ def in_words(message: str) -> str:
     if not (named := re.fullmatch(r'Parser key "(.+?)": (.*)', message)):
         return message
     key, complaint = named.groups()
+    if of_file := re.fullmatch(r"Unable to load config '(.+?)' - (Parser key .*)", complaint):
+        return f"{of_file[1]}: {in_words(of_file[2])}"
     if "Union subtypes" in complaint:
         return _of_several_kinds(key, complaint)
     for pattern, words in _COMPLAINTS:
@@ -131,6 +177,8 @@ def parse(name: str, words: Sequence[str] | Mapping[str, Any]) -> Any:
         UserError: an unknown option or a value of the wrong kind.
     """
     parser = command_parser(name, words)
+    if not isinstance(words, Mapping):
+        _check_files(parser, chosen(words))
     known = parser.parse_object(dict(words)) if isinstance(words, Mapping) else parser.parse_args(list(words))
     known.pop("config", None)
     try:
@@ -139,6 +187,15 @@ def parse(name: str, words: Sequence[str] | Mapping[str, Any]) -> Any:
         attempts = [line[4:] for line in str(error).splitlines() if line.startswith("  - ")]
         reasons = [attempt for attempt in attempts if not attempt.startswith("Expected a <class")]
         raise UserError(f"{'; '.join(reasons) or ' '.join(str(error).split())} (see chexmsn {name} --help)") from None
+
+
+def _check_files(parser: ArgumentParser, found: Mapping[str, Any]) -> None:
+    """Raise UserError for wrong keys in YAML files: `--config FILE`, and `--options FILE` of a part."""
+    if "config" in found:
+        parser.check_file(Path(found["config"]))
+    for part in parser.parts:
+        if str(found.get(part)).endswith((".yaml", ".yml")):
+            parser.check_file(Path(found[part]), part)
 
 
 def check_command(name: str, arguments: Any) -> None:

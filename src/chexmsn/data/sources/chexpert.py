@@ -84,9 +84,12 @@ def read(folder: Path, config: Config) -> Table:
     """The images of every split whose table is there. Raises UserError where none is, or one makes no sense."""
     need_folder(folder)
     place = _place(folder)
-    parts = [part for part in (_train(place), _validate(place), _test(place)) if part is not None]
+    test = _test(place)
+    parts = [part for part in (_train(place), _validate(place), test) if part is not None]
     if not parts:
         raise UserError(f"{folder} is no folder of CheXpert, it has neither {TRAIN} nor {VALID}: see {SOURCE.url}")
+    if test is None:
+        log.info("no labels of the test set (%s or %s): the pack has no split test", STUDIES, TEST)
     table = pd.concat(parts, ignore_index=True)
     return check_table(_choose_views(table, config.views), folder)
 
@@ -151,7 +154,6 @@ def _test(place: Place) -> Table | None:
         return _images(place, file, "test")
     if file := place.find(STUDIES):
         return _images_of_studies(place, file)
-    log.info("no labels of the test set (%s or %s): the pack has no split test", STUDIES, TEST)
     return None
 
 

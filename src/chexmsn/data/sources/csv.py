@@ -98,7 +98,12 @@ def read(folder: Path, config: Config) -> Table:
     """The images of the table. Raises UserError for everything that is not as `config` says."""
     need_folder(folder)
     file = folder / config.table
-    if leads_out(config.table) or not file.is_file():
+    if leads_out(config.table):
+        raise UserError(
+            f"the option `table` is a place inside the folder {folder}, not {config.table}: move the table there, or "
+            "give a folder that holds both it and the images"
+        )
+    if not file.is_file():
         raise UserError(f"{folder} has no table {config.table}: name it with the option `table`")
     rows = read_text_table(file, config.columns())
     images = inside(rows[config.image], file)

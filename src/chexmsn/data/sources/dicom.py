@@ -132,6 +132,8 @@ def load(record: Mapping[str, Any], config: Config, enough: int) -> Decoded:
 def _tags_below(folder: Path) -> pd.DataFrame:
     """One row of text per DICOM file: `path` and TAGS, blank for what it does not say."""
     places = sorted(walk(folder, threads=8).sizes)
+    if not places:
+        raise UserError(f"{folder} is empty: give the folder that holds the DICOM files (.dcm or any other name)")
     chunks = [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
     workers = 1 if len(places) <= FEW else min(cores(), len(chunks))
     read = (row for rows in ordered_map(partial(_tags_of, folder), chunks, workers, [__name__]) for row in rows)

@@ -91,14 +91,19 @@ class Config:
 def read(folder: Path, config: Config) -> Table:
     """The labelled images. Raises UserError for what is missing or of no sense."""
     need_folder(folder)
+    labels, file = _labels_of(folder, config)
     log.info("VinDr-CXR does not say which images are of one patient: each image counts as a patient of its own")
+    return check_table(_table(folder, labels, config), file)
+
+
+def _labels_of(folder: Path, config: Config) -> tuple[dict[str, pd.DataFrame], Path]:
+    """By split what the readers come to, one row for each image; and the table that says it."""
     kaggle = find_table(folder, KAGGLE)
     if kaggle and not find_table(folder, TRAIN):
         log.info("labels are those of Kaggle's boxes; its test images have none and are left out")
-        return check_table(_table(folder, {"train": _agreed(_of_boxes(kaggle), config.readers)}, config), kaggle)
+        return {"train": _agreed(_of_boxes(kaggle), config.readers)}, kaggle
     train, test = (_published(folder, name) for name in (TRAIN, TEST))
-    labels = {"train": _agreed(train, config.readers), "test": _agreed(test, "majority")}
-    return check_table(_table(folder, labels, config), folder / TRAIN)
+    return {"train": _agreed(train, config.readers), "test": _agreed(test, "majority")}, folder / TRAIN
 
 
 def load(record: Mapping[str, Any], config: Config, enough: int) -> Decoded:
