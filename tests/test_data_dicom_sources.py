@@ -8,11 +8,14 @@ import pandas as pd
 import pydicom
 import pytest
 
+from chexmsn.cli.main import main
 from chexmsn.core.errors import UserError
 from chexmsn.data.dicom import decode_dicom
+from chexmsn.data.doctor import examine
 from chexmsn.data.look_alike import picture
 from chexmsn.data.pack import LEFT_OUT
 from chexmsn.data.prepare import prepare
+from chexmsn.data.source import LOOK_ALIKE
 from chexmsn.data.sources import csv, mimic_cxr, mimic_cxr_jpg, vindr_cxr
 from chexmsn.data.sources import dicom as folder_of_dicom
 from dicom_files import dicom
@@ -257,6 +260,25 @@ def test_the_copy_of_kaggle_gives_the_labels_of_its_boxes(tmp_path, caplog):
     for finding in [name for name in copy if name.startswith("label:") and name != "label:No Finding"]:
         assert copy[finding].tolist() == both[finding].tolist(), finding
     assert copy["path"].tolist() == both["path"].tolist()
+
+
+def test_the_doctor_asks_of_the_copy_of_kaggle_what_kaggle_gave(tmp_path, capsys):
+    vindr_cxr.fake(tmp_path)
+    vindr_cxr.fake_kaggle(tmp_path)
+    (tmp_path / LOOK_ALIKE).touch()
+    assert main(["doctor", "vindr-cxr", str(tmp_path)]) == 0
+    assert "VinDr-CXR (Kaggle's copy)" in capsys.readouterr().out
+    victim = min((tmp_path / "train").iterdir())
+    victim.unlink()
+    told = examine("vindr-cxr", tmp_path)
+    assert [finding.kind for finding in told.findings] == ["image-missing"]
+    assert told.to_fetch == (f"train/{victim.name}",)
+    (tmp_path / LOOK_ALIKE).unlink()
+    kinds = {finding.kind: finding.what for finding in examine("vindr-cxr", tmp_path).findings}
+    assert kinds["split-count"] == "the tables list 12 images of the split train+validate, and 15,000 were published"
+    (tmp_path / "train.csv").unlink()
+    told = examine("vindr-cxr", tmp_path)
+    assert {finding.kind for finding in told.findings} == {"table-missing"}
 
 
 def test_images_of_a_copy_in_another_format_are_found(vindr):

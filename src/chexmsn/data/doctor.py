@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from operator import add
 from pathlib import Path, PurePosixPath
@@ -27,7 +28,7 @@ from chexmsn.data.columns import leads_out
 from chexmsn.data.decode import SMALLEST_SIDE
 from chexmsn.data.pack import sha256
 from chexmsn.data.prepare import CHUNK, SOURCES
-from chexmsn.data.source import LOOK_ALIKE, Table, TableFile, make_config, need_folder, read_text_table
+from chexmsn.data.source import LOOK_ALIKE, Source, Table, TableFile, make_config, need_folder, read_text_table
 from chexmsn.data.splits import chosen
 from chexmsn.data.squares import Form, Squares
 
@@ -107,6 +108,11 @@ class _Case:
     def processes(self) -> int:
         return self.workers or cores()
 
+    @cached_property
+    def about(self) -> Source:
+        """What should lie there: of a copy with tables of its own, what that holds."""
+        return self.module.SOURCE.lying_in(self.folder)
+
     @property
     def is_part(self) -> bool:
         """Whether less than everything was asked for: what the tables lack of the whole is then no fault."""
@@ -140,7 +146,7 @@ def examine(
     tree = walk(folder, workers or 8, follow_links)
     case = _Case(source, folder, module, config, tree, workers, follow_links, splits, share)
     log.info("%s holds %d files in %d folders", folder, len(case.tree.sizes), len(case.tree.folders))
-    findings = {table.name: list(_table_findings(table, case)) for table in module.SOURCE.tables}
+    findings = {table.name: list(_table_findings(table, case)) for table in case.about.tables}
     to_fetch = [name for name, found in findings.items() if not all(finding.harmless for finding in found)]
     told = [finding for found in findings.values() for finding in found]
     try:
@@ -231,7 +237,7 @@ def _is_page(file: Path) -> bool:
 
 def _published_counts(case: _Case) -> Iterator[Finding]:
     """Where the tables list another number of images than was published."""
-    about = case.module.SOURCE
+    about = case.about
     if case.is_look_alike or not about.counts:
         return
     whole = case.module.read(case.folder, make_config(case.module, about.counted_with))
@@ -298,7 +304,7 @@ def _of_bytes(case: _Case, places: list[str]) -> dict[str, str]:
 
 def _of_content(case: _Case, table: Table) -> dict[str, str]:
     """Thorough: every byte, by checksum where one was published and lies there."""
-    published = case.module.SOURCE.checksums
+    published = case.about.checksums
     if published in case.tree.sizes:
         return _changed(case, table["place"].tolist(), _read_checksums(case.folder / published))
     if published is not None:

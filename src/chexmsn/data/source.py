@@ -75,6 +75,7 @@ class Source:
         files: whether the `path` of an image is that of a file; `read` gives it whether the file is there or not.
         checksums: the file of SHA-256 sums that was published with it.
         fetch: the command that fetches the files listed in `{list}`, one a line, into `{folder}`.
+        copies: what other releases hold, whose tables serve in place of all of these.
     """
 
     title: str
@@ -87,6 +88,14 @@ class Source:
     files: bool = True
     checksums: str | None = None
     fetch: str | None = None
+    copies: tuple["Source", ...] = ()
+
+    def lying_in(self, folder: Path) -> "Source":
+        """The copy whose tables lie in the folder where none of this one's own does; else this."""
+        if any(table.needed and table.lying_in(folder) for table in self.tables):
+            return self
+        whole = (copy for copy in self.copies if all(t.lying_in(folder) for t in copy.tables if t.needed))
+        return next(whole, self)
 
 
 def physionet(project: str) -> str:

@@ -7,7 +7,7 @@ which images are of one patient.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ LABELS = (
     *("Other diseases", "No finding"),
 )
 
-SOURCE = Source(
+_RELEASE = Source(
     title="VinDr-CXR",
     licence="PhysioNet Credentialed Health Data License 1.5.0; of the competition's copy, Kaggle's rules",
     citation="Nguyen et al., VinDr-CXR: an open dataset of chest X-rays with radiologist's annotations, "
@@ -63,6 +63,16 @@ SOURCE = Source(
     checksums="SHA256SUMS.txt",
     fetch=physionet("vindr-cxr/1.0.0"),
 )
+_OF_KAGGLE = replace(
+    _RELEASE,
+    title="VinDr-CXR (Kaggle's copy)",
+    url="https://www.kaggle.com/competitions/vinbigdata-chest-xray-abnormalities-detection",
+    tables=(TableFile(name=KAGGLE, columns=("image_id", "class_name")),),
+    counts={"train+validate": 15_000},
+    checksums=None,
+    fetch=None,
+)
+SOURCE = replace(_RELEASE, copies=(_OF_KAGGLE,))
 
 log = logging.getLogger(__name__)
 

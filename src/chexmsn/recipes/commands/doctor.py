@@ -24,6 +24,7 @@ from chexmsn.core.limits import check_limits
 from chexmsn.core.lookup import load
 from chexmsn.data.doctor import Diagnosis, Finding, examine
 from chexmsn.data.prepare import SOURCES
+from chexmsn.data.source import Source
 from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, source_parser
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def _printable(text: str) -> str:
 
 
 def _told(diagnosis: Diagnosis, c: Config) -> Iterator[str]:
-    yield f"{load(SOURCES, c.source).SOURCE.title} in {c.folder}"
+    yield f"{_source(c).title} in {c.folder}"
     for split, counted in diagnosis.images.items():
         yield f"  {split:<10} {counted['listed']:>9,} images listed, {counted['whole']:>9,} there and whole"
     for finding in diagnosis.findings:
@@ -111,6 +112,10 @@ def _told(diagnosis: Diagnosis, c: Config) -> Iterator[str]:
         yield "everything chosen is there and whole"
 
 
+def _source(c: Config) -> Source:
+    return load(SOURCES, c.source).SOURCE.lying_in(c.folder)
+
+
 def _finding_told(finding: Finding) -> Iterator[str]:
     yield f"{'note' if finding.harmless else 'FAULT'}: {finding.what}"
     if finding.examples:
@@ -119,7 +124,7 @@ def _finding_told(finding: Finding) -> Iterator[str]:
 
 
 def _fetching_told(files: int, c: Config) -> Iterator[str]:
-    source = load(SOURCES, c.source).SOURCE
+    source = _source(c)
     if c.list is None:
         yield f"{files:,} files are to be fetched: give --list FILE to have them listed"
         return
