@@ -126,7 +126,7 @@ def test_a_pack_of_16_bits_keeps_the_depth_and_scales_the_rest(tmp_path):
 def test_dropped_alpha_is_told_once(tmp_path, caplog):
     caplog.set_level("INFO")
     pack(deep_folder(tmp_path), tmp_path / "pack")
-    assert "1 images have an alpha channel, which is dropped" in caplog.text
+    assert "1 image has an alpha channel, which is dropped" in caplog.text
 
 
 def test_a_link_out_of_the_folder_is_not_followed_unless_asked_for(folder, tmp_path):
@@ -337,14 +337,18 @@ def test_shards_of_another_configuration_are_not_merged(folder, tmp_path):
         Job("csv", folder, tmp_path / "pack", size=16, workers=1).merge(2)
 
 
-def test_shards_as_jobs_of_this_machine_where_there_is_no_slurm(folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # no srun
+def test_shards_as_jobs_and_no_jobs_where_there_is_no_slurm(folder, tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{Path(sys.executable).parent}")
     expected = content(pack(folder, tmp_path / "expected").folder)
     words = ["csv", str(folder), str(tmp_path / "pack"), "--size", "16", "--workers", "1", "--slurm", "2"]
+    with pytest.raises(UserError, match="with sbatch, and there is none on this machine: leave it out"):
+        run_command("prepare", words)
+    assert not list(tmp_path.glob("pack*"))
+    (tmp_path / "bin" / "sbatch").touch(mode=0o755)  # and no srun: submitit then makes processes of this machine
     run_command("prepare", words)
     assert content(tmp_path / "pack") == expected
-    assert len(list((tmp_path / "pack.jobs").glob("*_log.out"))) == 2
-    shutil.rmtree(tmp_path / "pack.jobs")
+    assert not (tmp_path / "pack.jobs").exists(), "the pack is whole: nobody needs the logs"
     run_command("prepare", words)  # finished: nothing is submitted
     assert not (tmp_path / "pack.jobs").exists()
     with pytest.raises(UserError, match="give one of --shard, --merge and --slurm"):
@@ -489,3 +493,20 @@ def test_one_split_alone(folder, tmp_path):
         pack(folder, tmp_path / "some", options=options, splits=["valid"])
     with pytest.raises(UserError, match="no image lies in the split 'test', only in train"):
         pack(folder, tmp_path / "some", splits=["test"])
+
+
+@pytest.mark.parametrize("damage", [b"no JSON\n", b"\xff\xfe\0\n", b"3\n", b"[3]\n"])
+def test_a_damaged_line_of_the_journal_costs_what_follows_it_and_nothing_else(
+    folder, tmp_path, monkeypatch, damage, caplog
+):
+    expected = content(pack(folder, tmp_path / "expected").folder)
+    with monkeypatch.context() as patch:
+        fill_the_disk_after(patch, 8)
+        with pytest.raises(UserError, match="full"):
+            pack(folder, tmp_path / "pack")
+    journal = tmp_path / "pack.partial" / "journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) > 2
+    journal.write_bytes(b"".join([lines[0], damage, *lines[2:]]))
+    assert content(pack(folder, tmp_path / "pack").folder) == expected
+    assert "line 2 is damaged, the images from there on are made anew" in caplog.text

@@ -52,14 +52,19 @@ def _table_of(notes: list[Note]) -> pd.DataFrame:
 
 def _write_left_out(file: Path, rows: Table, reasons: pd.Series, folder: Path) -> None:
     if len(rows):
-        log.warning("%d images cannot be read and are left out: see %s", len(rows), LEFT_OUT)
+        what = "1 image cannot be read and is" if len(rows) == 1 else f"{len(rows)} images cannot be read and are"
+        log.warning("%s left out: see %s", what, LEFT_OUT)
     files = rows["path"].astype(str).str.removeprefix(f"{folder}/")
     pd.DataFrame({"image_key": rows["image_key"], "file": files, "reason": reasons}).to_csv(file, index=False)
 
 
 def _tell_dropped_alpha(images: int) -> None:
     if images:
-        log.info("%d images have an alpha channel, which is dropped: what was transparent shows", images)
+        log.info(
+            "%d %s an alpha channel, which is dropped: what was transparent shows",
+            images,
+            "image has" if images == 1 else "images have",
+        )
 
 
 def _index(kept: Table, notes: pd.DataFrame, size: int, fit: str) -> pd.DataFrame:

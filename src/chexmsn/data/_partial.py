@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,13 @@ class Partial:
         os.truncate(self.pack / IMAGES, len(self._header(0)) + self.kept * self._bytes_per_image)
 
     def _read_journal(self) -> int:
-        """Know what is done; how many bytes say so."""
+        """Know what is done; how many bytes say so. What follows a damaged line is done anew, as after a torn one."""
         lines = self._journal.read_bytes().splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith(b"\n")]
-        self.notes = [note for line in whole for note in json.loads(line)]
-        return sum(map(len, whole))
+        whole = list(takewhile(lambda notes: notes is not None, map(_notes_of, lines)))
+        if len(whole) < len(lines) and lines[len(whole)].endswith(b"\n"):
+            log.warning("%s: line %d is damaged, the images from there on are made anew", self._journal, len(whole) + 1)
+        self.notes = [note for notes in whole for note in notes]
+        return sum(map(len, lines[: len(whole)]))
 
     def look(self, request: Mapping[str, Any]) -> None:
         """Know what is done without touching it, as another process may be at work (UserError for another request)."""
@@ -182,6 +185,16 @@ class Partial:
 def count_kept(notes: list[Note]) -> int:
     """How many of these images could be read."""
     return sum("reason" not in note for note in notes)
+
+
+def _notes_of(line: bytes) -> list[Note] | None:
+    """The notes of a line of the journal; None where it is torn or damaged."""
+    try:
+        notes = json.loads(line)
+    except ValueError:
+        return None
+    sound = line.endswith(b"\n") and isinstance(notes, list) and all(isinstance(note, dict) for note in notes)
+    return notes if sound else None
 
 
 def _write(file: io.FileIO, content: bytes) -> None:

@@ -50,7 +50,8 @@ class Config:
         shard: make one part only, such as 3/16, beside the pack.
         merge: join so many parts to the pack.
         slurm: submit so many parts to Slurm as jobs of `workers` cores each (4 when empty), wait for them, and join
-            them. Needs submitit (pip install 'chexmsn[slurm]'); SBATCH_PARTITION, SBATCH_ACCOUNT ... are obeyed.
+            them. Needs sbatch and submitit (pip install 'chexmsn[slurm]'); SBATCH_PARTITION, SBATCH_ACCOUNT ... are
+            obeyed. Logs lie in OUT.jobs until the pack is whole.
     """
 
     source: str
@@ -90,16 +91,26 @@ def run(arguments: Any) -> Pack | None:
     if c.slurm and not job.is_finished():
         _make_shards_on_slurm(job, c.slurm)
     pack = job.merge(c.merge or c.slurm) if c.merge or c.slurm else job.pack()
-    log.info("%s holds %d images of %d px, %d were left out", pack.folder, len(pack), pack.size, pack.info["left_out"])
+    if c.slurm:
+        shutil.rmtree(_jobs(job), ignore_errors=True)  # nobody needs the logs of a pack that is whole
+    log.info("%s: images of %d px: %d; left out: %d", pack.folder, pack.size, len(pack), pack.info["left_out"])
     return pack
 
 
+def _jobs(job: Job) -> Path:
+    """Where submitit keeps jobs and their logs."""
+    return job.out.with_name(f"{job.out.name}.jobs")
+
+
 def _make_shards_on_slurm(job: Job, shards: int) -> None:
-    """As an array of jobs; where there is no Slurm, as processes of this machine. Merging names those that failed."""
-    place = job.out.with_name(f"{job.out.name}.jobs")
-    executor = library("submitit", "slurm").AutoExecutor(place)
+    """As an array of jobs. Merging names those that failed. Raises UserError where there is no Slurm."""
     if shutil.which("sbatch") is None:
-        log.warning("there is no sbatch on this machine: the parts are made here, by processes of their own")
+        raise UserError(
+            f"--slurm {shards} submits jobs with sbatch, and there is none on this machine: leave it out to pack here "
+            "(--workers says by how many processes), or give the command where jobs are submitted"
+        )
+    place = _jobs(job)
+    executor = library("submitit", "slurm").AutoExecutor(place)
     executor.update_parameters(name="prepare", cpus_per_task=job.workers or 4, timeout_min=240)
     parts = executor.map_array(job.make_shard, [Shard(number, shards) for number in range(1, shards + 1)])
     log.info("%d jobs submitted, logs in %s; if this is stopped, give --merge %d later", shards, place, shards)
