@@ -21,7 +21,7 @@ def home(tmp_path_factory):
     """Packs of two look-alikes, and a classifier trained on the first."""
     home = tmp_path_factory.mktemp("across")
     for source in ("nih14", "chexpert"):
-        run_command("fake", [source, str(home / f"{source}-files"), "--patients", "48", "--size", "48"])
+        run_command("fake", [source, str(home / f"{source}-files"), "--patients", "48", "--size", "64"])
         options = ["--size", "32", "--workers", "1"]
         run_command("prepare", [source, str(home / f"{source}-files"), str(home / source), *options])
     run_command(

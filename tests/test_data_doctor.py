@@ -37,7 +37,7 @@ def folder(request, look_alikes, tmp_path) -> Path:
     """A look-alike of the source that the test names, to be spoilt."""
     name = request.param
     if not (look_alikes / name).exists():
-        run_command("fake", [name, str(look_alikes / name), "--patients", "6", "--size", "48"])
+        run_command("fake", [name, str(look_alikes / name), "--patients", "6", "--size", "64"])
     return shutil.copytree(look_alikes / name, tmp_path / name)
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from chexmsn.core.errors import UserError
+from chexmsn.data.doctor import examine
 from chexmsn.data.image import UnreadableImage
 from chexmsn.data.prepare import prepare
 from chexmsn.data.sources import medmnist
+from chexmsn.recipes.arguments import run_command
 
 
 def arrays(labels=14, size=20, **other) -> dict[str, np.ndarray]:
@@ -140,3 +142,25 @@ def test_an_image_that_is_damaged_is_unreadable(tmp_path):
     [record, *_] = read(tmp_path).to_dict("records")
     with pytest.raises(UnreadableImage, match=r"damaged file chestmnist\.npz"):
         medmnist.load(record | {"path": f"{tmp_path}/chestmnist.npz/train/99"}, medmnist.Config(), 16)
+
+
+def test_the_look_alike_comes_in_published_sizes(tmp_path):
+    for words, name in (([], "chestmnist_224.npz"), (["--size", "28"], "chestmnist.npz")):
+        run_command("fake", ["medmnist", str(tmp_path / name), "--patients", "1", *words])
+        assert [file.name for file in (tmp_path / name).glob("*.npz")] == [name]
+    with pytest.raises(UserError, match="comes in 28, 64, 128, 224 pixels, not 256: choose one of these"):
+        run_command("fake", ["medmnist", str(tmp_path / "x"), "--size", "256"])
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_file_that_is_a_link_out_of_the_folder_is_not_read_unless_asked_for(tmp_path):
+    (tmp_path / "here").mkdir()
+    np.savez_compressed(tmp_path / "elsewhere.npz", **arrays())
+    (tmp_path / "here" / "chestmnist.npz").symlink_to(tmp_path / "elsewhere.npz")
+    out = "a link that leads out of the folder"
+    with pytest.raises(UserError, match=rf"none of the 11 images .* can be read; .*: {out} \(follow_links reads it\)"):
+        prepare("medmnist", tmp_path / "here", tmp_path / "pack", size=28, workers=1)
+    [finding] = examine("medmnist", tmp_path / "here").findings
+    assert (finding.kind, finding.count) == ("image-outside", 11)
+    assert len(prepare("medmnist", tmp_path / "here", tmp_path / "pack", size=28, workers=1, follow_links=True)) == 11
+    assert examine("medmnist", tmp_path / "here", follow_links=True).whole

@@ -74,7 +74,7 @@ def test_its_look_alike_is_the_same_every_time(name, folder, tmp_path):
 
 
 def test_its_look_alike_may_be_of_one_patient_and_any_seed(name, tmp_path):
-    run_command("fake", [name, str(tmp_path / "fake"), "--patients", "1", "--seed", "-1", "--size", "32"])
+    run_command("fake", [name, str(tmp_path / "fake"), "--patients", "1", "--seed", "-1", "--size", "64"])
     assert any(file.is_file() for file in (tmp_path / "fake").rglob("*"))
 
 

@@ -260,7 +260,8 @@ def _published_counts(case: _Case) -> Iterator[Finding]:
 def _faults(case: _Case, table: Table, thorough: bool) -> dict[str, str]:
     """What is wrong with which of the images, by their place in the folder; sound ones are not named."""
     if not case.module.SOURCE.files:
-        return _undecodable(case, table) if thorough else {}
+        faults = {place: reason for place in table["place"] if (reason := _strange(place, case.tree))}
+        return faults | _undecodable(case, _without(table, faults)) if thorough else faults
     faults = {place: reason for place in table["place"] if (reason := _absence(place, case.tree))}
     faults |= _of_bytes(case, _without(table, faults)["place"].tolist())
     return faults | _of_content(case, _without(table, faults)) if thorough else faults

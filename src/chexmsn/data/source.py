@@ -75,6 +75,7 @@ class Source:
         files: whether the `path` of an image is that of a file; `read` gives it whether the file is there or not.
         checksums: the file of SHA-256 sums that was published with it.
         fetch: the command that fetches the files listed in `{list}`, one a line, into `{folder}`.
+        sizes: the only sides in pixels that it comes in, where there are such.
         copies: what other releases hold, whose tables serve in place of all of these.
     """
 
@@ -88,6 +89,7 @@ class Source:
     files: bool = True
     checksums: str | None = None
     fetch: str | None = None
+    sizes: tuple[int, ...] = ()
     copies: tuple["Source", ...] = ()
 
     def lying_in(self, folder: Path) -> "Source":

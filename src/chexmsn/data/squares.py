@@ -106,8 +106,15 @@ class Squares:
 
 def _refuse_outside(path: str, root: str) -> None:
     """Names that lead out of the folder are refused where tables are read; what is left are links."""
-    if os.path.lexists(path) and not os.path.realpath(path).startswith(root):  # a drawn image has a text, no path
+    file = path if os.path.lexists(path) else _archive_of(path)
+    if file and not f"{os.path.realpath(file)}{os.sep}".startswith(root):
         raise UnreadableImage("a link that leads out of the folder (follow_links reads it)")
+
+
+def _archive_of(path: str) -> str | None:
+    """What lies where this path begins, nothing lying at its end; a drawn image has a text and no path: None."""
+    above = (str(place) for place in Path(path).parents)
+    return next((place for place in above if place != "." and os.path.lexists(place)), None)
 
 
 def _note(square: Square, image: Decoded) -> Note:

@@ -34,6 +34,7 @@ SOURCE = Source(
     "classification, Scientific Data 2023, arXiv 2110.14795; and the collections it was made from",
     url="https://medmnist.com",
     files=False,
+    sizes=(28, 64, 128, 224),
 )
 
 LABELS = {
@@ -171,7 +172,8 @@ def fake(folder: Path, *, patients: int = 8, seed: int = 0, size: int = 96) -> N
     """Write a look-alike of ChestMNIST at `size` pixels, ten images for each of the `patients` there might be."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(folder / f"chestmnist_{size}.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+    name = "chestmnist.npz" if size == SOURCE.sizes[0] else f"chestmnist_{size}.npz"
+    with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as archive:
         for split, share in {"train": 7, "val": 1, "test": 2}.items():
             images = [picture(size, size, rng) for _ in range(share * patients)]
             labels = rng.random((len(images), len(LABELS["chestmnist"]))) < 0.15

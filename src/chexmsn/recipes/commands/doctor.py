@@ -125,10 +125,12 @@ def _finding_told(finding: Finding) -> Iterator[str]:
 
 def _fetching_told(files: int, c: Config) -> Iterator[str]:
     source = _source(c)
+    what = "1 file" if files == 1 else f"{files:,} files"
+    are = "is" if files == 1 else "are"
     if c.list is None:
-        yield f"{files:,} files are to be fetched: give --list FILE to have them listed"
+        yield f"{what} {are} to be fetched: give --list FILE to have {'it' if files == 1 else 'them'} listed"
         return
-    yield f"{files:,} files to be fetched are listed in {c.list}; " + (
+    yield f"{what} to be fetched {are} listed in {c.list}; " + (
         "this fetches them:" if source.fetch else f"where to get them: {source.url or 'where your images come from'}"
     )
     if source.fetch:

@@ -36,14 +36,14 @@ class Config:
         folder: a new folder.
         patients: how many.
         seed: another seed, other patients.
-        size: side of the images in pixels.
+        size: side of the images in pixels; when empty 256, or the largest size that the source comes in.
     """
 
     source: str
     folder: Path
     patients: int = 40
     seed: int = 0
-    size: int = 256
+    size: int | None = None
 
     def __post_init__(self) -> None:
         check_limits(self, patients="[1, inf)", size=f"[{SMALLEST_SIDE}, inf)")
@@ -57,7 +57,8 @@ def parser(values: Mapping[str, Any]) -> ArgumentParser:
 def run(arguments: Any) -> None:
     """Write it; the same command again finds it done."""
     c = as_dataclass(Config, arguments)
-    asked = {name: value for name, value in asdict(c).items() if name != "folder"}
+    size = _size(c)
+    asked = {name: value for name, value in asdict(c).items() if name != "folder"} | {"size": size}
     if (c.folder / LOOK_ALIKE).is_file():
         if changes := differences(read_json(c.folder / LOOK_ALIKE), asked):
             raise UserError(f"{c.folder} holds another look-alike ({'; '.join(changes)}): name a new folder")
@@ -67,7 +68,15 @@ def run(arguments: Any) -> None:
     partial = c.folder.with_name(f"{c.folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     seed = c.seed % 2**32  # NumPy takes no negative seed
-    load(SOURCES, c.source).fake(partial, patients=c.patients, seed=seed, size=c.size)
+    load(SOURCES, c.source).fake(partial, patients=c.patients, seed=seed, size=size)
     write_json(partial / LOOK_ALIKE, asked)
     partial.rename(c.folder)
     return log.info("%s holds a look-alike of %s with %d patients", c.folder, c.source, c.patients)
+
+
+def _size(c: Config) -> int:
+    """The side asked for. Raises UserError where the source never comes so."""
+    sizes = load(SOURCES, c.source).SOURCE.sizes
+    if c.size is not None and sizes and c.size not in sizes:
+        raise UserError(f"{c.source} comes in {', '.join(map(str, sizes))} pixels, not {c.size}: choose one of these")
+    return c.size or max(sizes, default=256)
