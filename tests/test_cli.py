@@ -31,6 +31,16 @@ def test_the_help_of_every_command_has_an_example(command, capsys):
         assert "usage:" in said
 
 
+def test_the_help_of_split_shows_each_kind_and_its_options(capsys):
+    assert main(["split", "--help"]) == 0
+    said = capsys.readouterr().out
+    for kind, option in (("folds", "--count"), ("shares", "--shares"), ("list", "--list"), ("medfuse", "--test_list")):
+        [part] = re.findall(rf"^chexmsn split {kind}\n(.*?)(?=^chexmsn split|\Z)", said, re.DOTALL | re.MULTILINE)
+        assert option in part
+    assert main(["split", "list", "--help"]) == 0
+    assert "--count COUNT" not in capsys.readouterr().out
+
+
 def test_options_may_stand_before_the_source():
     from chexmsn.recipes.arguments import parse
 
@@ -104,6 +114,18 @@ def test_a_defect_is_not_taken_for_bad_input():
 
     with pytest.raises(ZeroDivisionError):
         guarded(broken)
+
+
+def test_a_missing_library_is_told_with_the_command_that_installs_it(capsys, monkeypatch):
+    def imports(name: str) -> None:
+        __import__(name)
+
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    assert guarded(lambda: imports("pydicom")) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "this needs the library pydicom, which is missing: pip install chexmsn" in line
+    with pytest.raises(ModuleNotFoundError):  # our own mistake
+        guarded(lambda: imports("chexmsn.no_such_module"))
 
 
 def test_too_little_memory_is_told(capsys):

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import sys
 import tracemalloc
 
 import numpy as np
@@ -21,6 +22,7 @@ from pydicom.uid import (
     JPEGLosslessSV1,
 )
 
+from chexmsn.core.errors import UserError
 from chexmsn.data._apart import WorkDied, array_apart
 from chexmsn.data.decode import decode
 from chexmsn.data.dicom import decode_dicom, equalisation, is_dicom, windowed
@@ -267,6 +269,13 @@ def test_lossless_compression_changes_nothing(syntax, kind, tmp_path):
 def test_signed_numbers_in_compression(syntax, tmp_path):
     plain = dicom(scene().astype(np.int16) - 2000)
     assert np.array_equal(decode_dicom(transcoded(plain, syntax, tmp_path)).pixels, decode_dicom(plain).pixels)
+
+
+def test_without_gdcm_what_it_decodes_is_refused_and_not_left_out_as_damaged(monkeypatch, tmp_path):
+    file = transcoded(dicom(scene()), "JPEGLSLossless", tmp_path)
+    monkeypatch.setitem(sys.modules, "gdcm", None)
+    with pytest.raises(UserError, match=r"needs the library gdcm, which is missing: pip install chexmsn"):
+        decode_dicom(file)
 
 
 @pytest.mark.parametrize("syntax", ["JPEGBaselineProcess1", "JPEG2000", "JPEGLSNearLossless"])

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from chexmsn.core.errors import CheckFailed, UserError
+from chexmsn.core.libraries import missing
 
 STORY = """\
 CheXMSN: representation learning for chest radiographs that stays reliable when the image does not.
@@ -57,6 +58,11 @@ def guarded(work: Callable[[], None]) -> int:
         return 1
     except UserError as error:
         _tell(f"chexmsn: {error}")
+        return 2
+    except ModuleNotFoundError as error:  # a dependency that was removed, or never installed
+        if error.name is None or error.name.split(".")[0] == "chexmsn":
+            raise
+        _tell(f"chexmsn: {missing(error.name)}")
         return 2
     except KeyboardInterrupt:
         _tell("\nchexmsn: stopped; what was finished is kept, and the same command continues")
@@ -105,11 +111,14 @@ def _run(words: list[str]) -> None:
 
 
 def _print_help(name: str, words: list[str]) -> None:
-    from chexmsn.recipes.arguments import command_parser
+    from chexmsn.recipes.arguments import help_parsers
 
-    parser = command_parser(name, [*words, "--help"])
-    print(f"{parser.format_usage()}\n{_docstrings()[name]}\n")
-    print(parser.format_help().split("\n\n", 1)[-1])
+    parsers = help_parsers(name, [*words, "--help"])
+    print("".join(parser.format_usage() for parser in parsers.values()))
+    print(f"{_docstrings()[name]}\n")
+    for way, parser in parsers.items():
+        print(f"chexmsn {name} {way}\n" if way else "", end="")
+        print(parser.format_help().split("\n\n", 1)[-1])
 
 
 def _docstrings() -> dict[str, str]:

@@ -7,8 +7,8 @@ from types import ModuleType
 from chexmsn.core.errors import UserError
 
 
-def library(name: str, extra: str) -> ModuleType:
-    """The library. Raises UserError with the command that installs it where it is missing."""
+def library(name: str, extra: str = "") -> ModuleType:
+    """The library of an extra, or of the package itself. Raises UserError with the command that installs it."""
     try:
         # some of them switch the warnings of the whole process off when they are imported
         with warnings.catch_warnings():
@@ -16,4 +16,10 @@ def library(name: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        raise UserError(f"this needs the library {name}, which is missing: pip install 'chexmsn[{extra}]'") from None
+        raise missing(name, extra) from None
+
+
+def missing(name: str, extra: str = "") -> UserError:
+    """What is said of a library that is not there."""
+    command = f"pip install 'chexmsn[{extra}]'" if extra else "pip install chexmsn (in a checkout: pip install -e .)"
+    return UserError(f"this needs the library {name}, which is missing: {command}")

@@ -33,6 +33,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from chexmsn.core.libraries import library
 from chexmsn.data._apart import array_apart
 from chexmsn.data.image import SMALLEST_SIDE, Decoded, UnreadableImage
 
@@ -208,6 +209,7 @@ def _pixels(header: pydicom.Dataset) -> Num[np.ndarray, "H W"]:
     elif syntax in _BY_PILLOW:
         pixels = pixel_array(header, decoding_plugin="pillow")
     else:
+        library("gdcm")
         room = 2 * header.Rows * header.Columns * header.SamplesPerPixel
         pixels = array_apart(lambda: pixel_array(header, decoding_plugin="gdcm"), room)
     if header.PhotometricInterpretation == "PALETTE COLOR":

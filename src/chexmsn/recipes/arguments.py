@@ -170,6 +170,13 @@ def command_parser(name: str, words: Sequence[str] | Mapping[str, Any]) -> Argum
     return load("chexmsn.recipes.commands", name).parser(chosen(words))
 
 
+def help_parsers(name: str, words: Sequence[str]) -> dict[str, ArgumentParser]:
+    """The parser of a command; of one with several KINDS, of which none is among the words, one for each of them."""
+    kinds = getattr(load("chexmsn.recipes.commands", name), "KINDS", {})
+    ways = [""] if not kinds or set(kinds) & set(words) else list(kinds)
+    return {way: command_parser(name, [*filter(None, [way]), *words]) for way in ways}
+
+
 def parse(name: str, words: Sequence[str] | Mapping[str, Any]) -> Any:
     """The command's configuration from command-line words or from the values of a stage.
 

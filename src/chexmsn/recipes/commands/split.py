@@ -133,9 +133,9 @@ def parser(values: Mapping[str, Any]) -> ArgumentParser:
     """The options of the kind of split that is named."""
     words = [word for word in values.get("", []) if word in KINDS]
     kind = values.get("kind") or next(iter(words), None)
-    if kind not in KINDS and "help" not in values:
+    if kind not in KINDS:
         raise UserError(f"chexmsn split needs to know which: one of {', '.join(KINDS)}")
-    form = KINDS.get(kind, Folds)
+    form = KINDS[kind]
     return dataclass_parser("split", form, positional=["kind", "folder" if form is Medfuse else "pack"])
 
 
