@@ -528,6 +528,13 @@ def test_the_processor_of_hugging_face_is_honoured(home, tmp_path):
         opened("huggingface", folder)
 
 
+def test_hugging_face_is_quiet_and_tells_its_warnings(home, capfd):
+    logging = pytest.importorskip("transformers").utils.logging
+    opened("huggingface", home / "huggingface", patch=8)
+    assert capfd.readouterr().err == ""
+    assert logging.is_progress_bar_enabled()
+
+
 def test_hugging_face_says_what_its_outputs_are(home, tmp_path):
     folder = copied(home / "huggingface", tmp_path / "a")
     assert opened("huggingface", folder, patch=8).answers == "logits"

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from chexmsn.core.errors import UserError
+from chexmsn.core.files import new_folder
 from chexmsn.evaluation.compare import COMPARISON, MODELS, CompareConfig, compare
 from chexmsn.evaluation.comparison_text import in_text
 from chexmsn.metrics.bootstrap import patient_counts, resampled_auroc
@@ -351,6 +352,19 @@ def test_a_place_that_holds_something_is_refused_before_any_work(home, tmp_path)
     (begun / "run.json").write_text((begun / "run.json").read_text().replace('"finished"', '"new"'))
     with pytest.raises(UserError, match="left unfinished: remove it"):
         compare(CompareConfig(runs=(home / "runs",), out=begun))
+
+
+def test_two_comparisons_into_one_new_folder_do_not_share_it(home, tmp_path):
+    with new_folder(tmp_path / "out") as place:
+        (place / "models.parquet").write_text("of the first")
+        with pytest.raises(UserError, match=r"another process is making .*out: wait for it, or name another place"):
+            compared(tmp_path / "out", home / "runs")
+        assert (place / "models.parquet").read_text() == "of the first"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["models.parquet"]
+    (tmp_path / ".killed.partial").mkdir()
+    (tmp_path / ".killed.partial" / "half").write_text("a kill leaves this")
+    compared(tmp_path / "killed", home / "runs", conditions=("clean",))
+    assert not (tmp_path / "killed" / "half").exists() and not (tmp_path / ".killed.partial").exists()
 
 
 def test_the_same_comparison_is_not_made_twice(home, tmp_path, caplog):

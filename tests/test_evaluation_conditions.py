@@ -56,12 +56,17 @@ def test_conditions_are_chosen_by_name():
         ("gaussian-blur:much", "not 'much'"),
         ("tokens-removed:70", r"a share in \(0, 1\), not '70'"),
         ("patches-blur/blok", "did you mean patches-blur/block"),
-        ("patches-grey", r"patches-noise, patches-blur \(each also with /block, /salient"),
+        (
+            "patches-grey",
+            r"'patches-grey' .*: choose one of the grids clean, standard, .* or a condition of docs/stress",
+        ),
+        ("zzz", r"no condition called 'zzz': choose one of the grids"),
     ],
 )
 def test_a_condition_that_does_not_exist_is_told(name, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as refused:
         chosen([name])
+    assert len(str(refused.value)) < 240
 
 
 def test_only_random_conditions_are_repeated():

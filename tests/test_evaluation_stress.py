@@ -316,6 +316,30 @@ def test_another_configuration_is_refused_with_the_differences(home):
         stress(asked(home, out=home / "few", model=home / "cnn"))
 
 
+def test_a_place_for_something_else_is_refused_before_the_model_is_opened(home, tmp_path):
+    (tmp_path / "training").mkdir()
+    trained = {"kind": "training", "status": "finished", "config": dict.fromkeys("abcdefgh", 1)}
+    (tmp_path / "training" / "run.json").write_text(json.dumps(trained))
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").write_text("precious")
+    for out, message in (
+        ("training", r"training holds a run of another kind \(training, not stress\): choose another --out$"),
+        ("thesis", "is no run folder"),
+        ("thesis/thesis.txt/run", "thesis.txt is no folder that can be written"),
+    ):
+        with pytest.raises(UserError, match=message):
+            stress(asked(home, out=tmp_path / out, model=home / "absent"))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["run.json", "thesis", "thesis.txt", "training"]
+
+
+def test_of_many_differences_a_few_are_named(home):
+    other = asked(home, out=home / "few", model=home / "cnn", seed=5, resamples=30, repeats=2, conditions=("fills",))
+    with pytest.raises(
+        UserError, match=r"\(conditions: .*; model: .*; repeats: .*; resamples: .*; and 2 more\): choose another"
+    ):
+        stress(other)
+
+
 def test_tokens_of_a_cnn_are_cells_that_say_so_beside_black_pixels(home, tmp_path):
     stress(asked(home, out=tmp_path / "run", model=home / "cnn", conditions=("tokens-removed:0.7",)))
     results = pd.read_parquet(tmp_path / "run" / "results.parquet").set_index("corruption")

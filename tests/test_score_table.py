@@ -239,6 +239,33 @@ def test_files_that_are_none(home, tmp_path):
     (tmp_path / "a.parquet").write_text("no table")
     with pytest.raises(UserError, match=r"a.parquet cannot be read as a table"):
         judge_scores(asked(home, scores=tmp_path / "a.parquet", out=tmp_path / "run"))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "image.csv").write_bytes(bytes(range(256)))
+    for data, message in (
+        ("nowhere", "nowhere is not there: name a pack, or a CSV file of labels"),
+        ("folder", "folder is a folder and no pack .*: name a pack, or a CSV file"),
+        ("image.csv", "image.csv is no text in UTF-8, so no CSV table: name another file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            judge_scores(asked(home, data=tmp_path / data, out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_name_that_no_figure_has_room_for_is_refused(home, tmp_path):
+    table = pd.read_csv(home / "scores.csv").assign(condition="clean", severity=0.0)
+    more = table.assign(condition="x" * 300, severity=1.0)
+    pd.concat([table, more]).to_csv(tmp_path / "scores.csv", index=False)
+    with pytest.raises(UserError, match=r"a condition of 300 characters \(x{20} \.\.\.\).*at most 40$"):
+        judge_scores(asked(home, scores=tmp_path / "scores.csv", out=tmp_path / "run"))
+
+
+def test_text_beside_the_labels_is_no_finding(home, tmp_path, caplog):
+    caplog.set_level("INFO")
+    labels = pd.read_csv(home / "labels.csv").assign(report="no edema", hospital="A", study=50_000_001, Fracture=0)
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    judge_scores(asked(home, data=tmp_path / "labels.csv", out=tmp_path / "run"))
+    (told, *_) = [line for line in caplog.messages if "left out: of the model" in line]
+    assert "Fracture" in told and not any(word in told for word in ("Report", "Hospital", "Study"))
 
 
 # --- what is told of a table that can be judged

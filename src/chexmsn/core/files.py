@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -43,7 +44,7 @@ def write_json(path: Path, content: Any) -> None:
 def new_folder(folder: Path) -> Iterator[Path]:
     """A place beside `folder` to be filled, which takes its name in one step when it is whole, else disappears.
 
-    Raises UserError where there is something already.
+    Raises UserError where there is something already, or another process is filling it.
 
     >>> from tempfile import mkdtemp
     >>> out = Path(mkdtemp()) / "out"
@@ -55,17 +56,45 @@ def new_folder(folder: Path) -> Iterator[Path]:
     refuse_filled(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial")  # always the same, so that a killed run leaves one at most
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir()
+        partial.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {folder}: {error.strerror}; name another place") from None
+    with alone(partial, f"another process is making {folder}: wait for it, or name another place"):
+        _empty(partial)
+        try:
+            yield partial
+            refuse_filled(folder)  # another process may have been faster
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _empty(folder: Path) -> None:
+    """Take away what a killed run left."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+@contextmanager
+def alone(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold a folder for this process; the end of the process, however it comes, lets it go.
+
+    Raises UserError, with these words, where another process holds it.
+    """
+    itself = os.open(folder, os.O_RDONLY)
     try:
-        yield partial
-        refuse_filled(folder)  # another process may have been faster
-        partial.rename(folder)
+        _lock(itself, refusal)
+        yield
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        os.close(itself)
+
+
+def _lock(folder: int, refusal: str) -> None:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(refusal) from None
 
 
 def refuse_filled(folder: Path) -> None:

@@ -146,6 +146,8 @@ def read_text_table(file: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
     """
     try:
         table = pd.read_csv(io.BytesIO(_csv_content(file)), dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is no text in UTF-8, so no CSV table: name another file, or save it anew") from None
     except (OSError, EOFError, ValueError, zlib.error) as error:  # errors of parsing and of decoding are ValueErrors
         raise UserError(f"{file} cannot be read as a CSV table: {' '.join(str(error).split())}") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas would take the first columns for names of the rows

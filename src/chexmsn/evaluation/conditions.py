@@ -210,11 +210,9 @@ def _check_name(corruption: str) -> None:
         return
     near = get_close_matches(corruption, offered, 1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    plain = [name for name, region in REGIONS.items() if region.pattern == "random"]
-    patterns = ", ".join(f"/{pattern}" for pattern in PATTERNS if pattern != "random")
     raise UserError(
-        f"there is no condition called {corruption!r}{hint}: choose from the grids {', '.join(grids)}, the regions "
-        f"{', '.join(plain)} (each also with {patterns}), or the corruptions {', '.join(corruptions)}"
+        f"there is no condition called {corruption!r}{hint}: choose one of the grids {', '.join(grids)}, or a "
+        "condition of docs/stress.md and docs/corruptions.md"
     )
 
 

@@ -41,7 +41,7 @@ from chexmsn.metrics.ranking import auroc, both_classes, macro
 from chexmsn.models.artefact import fingerprint, load_encoder, provenance_of
 from chexmsn.models.encoder import Encoder, EncoderConfig, build_encoder
 from chexmsn.training.run import seeded, tell_unfinished
-from chexmsn.training.run_folder import RunFolder, open_run
+from chexmsn.training.run_folder import RunFolder, check_place, open_run
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +106,7 @@ def probe(config: ProbeConfig) -> Path:
         UserError: bad configuration, encoder, data or device; nothing to learn, choose or rank; a folder of another
             configuration.
     """
+    check_place(config.out, "probe")
     device = choose_device(config.device)
     plan = Plan.open(config)
     run = open_run(config.out, "probe", plan.asked, plan.facts)

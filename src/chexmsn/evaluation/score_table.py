@@ -31,11 +31,12 @@ from chexmsn.evaluation.model_check import (
 )
 from chexmsn.evaluation.result_folder import RAW, Terms, Tested, check_policy, fill, labels_table, record
 from chexmsn.evaluation.thresholds import Thresholds, asked_thresholds, find_thresholds
-from chexmsn.training.run_folder import open_run
+from chexmsn.training.run_folder import check_place, open_run
 
 log = logging.getLogger(__name__)
 
 ABOUT = ("sex", "age", "view")
+LONGEST_NAME = 40  # characters: what fits beside an axis
 CELL = ["corruption", "severity", "repeat"]
 
 
@@ -100,8 +101,10 @@ def judge_scores(config: ScoreTableConfig) -> Path:
             are there twice or not for every image; images or findings without labels; a folder of another
             configuration.
     """
+    check_place(config.out, "stress")
+    _check_there(config.data)
     rows = _read(config.scores, config.image)
-    columns = _columns(rows, _labelled(config), config)
+    columns = _columns(rows, _labelled(config, rows), config)
     everything = _scores(rows, columns, config)
     labels, told = _labels(config, everything)
     table, labels = _joined(everything, labels, config)
@@ -123,6 +126,16 @@ def judge_scores(config: ScoreTableConfig) -> Path:
     with run.alone():
         fill(run, tested, terms, torch.device("cpu"), curves={}, score=lambda parts: table)
     return run.path
+
+
+def _check_there(data: Path) -> None:
+    if not data.exists():
+        raise UserError(f"{data} is not there: name a pack, or a CSV file of labels with a row per image")
+    if data.is_dir() and not (data / "pack.json").is_file():
+        raise UserError(
+            f"{data} is a folder and no pack (it has no pack.json): name a pack, or a CSV file of labels with a row "
+            "per image"
+        )
 
 
 # --- the scores
@@ -231,6 +244,12 @@ def _cells(table: pd.DataFrame, config: ScoreTableConfig) -> dict[str, pd.Series
 def _check_severities(corruption: pd.Series, severity: pd.Series, told: pd.Series, config: ScoreTableConfig) -> None:
     """Numbers above 0 for all conditions but clean, and within its range for one that is called as one of ours."""
     rows = pd.DataFrame({"corruption": corruption, "severity": severity}).drop_duplicates()
+    if len(long := rows[corruption.loc[rows.index].str.len() > LONGEST_NAME]):
+        name = long["corruption"].iloc[0]
+        raise UserError(
+            f"{config.scores}: row {long.index[0] + 1} has a condition of {len(name)} characters ({name[:20]} ...): "
+            f"figures and tables show its name, so give it one of at most {LONGEST_NAME}"
+        )
     for row, condition in rows[rows["corruption"] != CLEAN.corruption].iterrows():
         where = f"{config.scores}: row {row + 1} ({condition['corruption']}) has {told[row]} as its severity"
         if condition["corruption"].strip().lower() == CLEAN.corruption:
@@ -284,17 +303,27 @@ def _values(table: pd.DataFrame, columns: list[str], config: ScoreTableConfig) -
 # --- the labels
 
 
-def _labelled(config: ScoreTableConfig) -> Sequence[str]:
+def _labelled(config: ScoreTableConfig, scores: pd.DataFrame) -> Sequence[str]:
     """The findings that there are labels of."""
     if config.data.is_dir():
         return Collection([open_pack(config.data)], [config.split]).findings
-    return list(_offered(read_text_table(config.data, [config.image, config.patient]), config).values())
+    rows = read_text_table(config.data, [config.image, config.patient])
+    called = {canonical(str(column).removeprefix("score:")) for column in [*scores, *config.findings]}
+    return list(_offered(rows, called, config).values())
 
 
-def _offered(rows: pd.DataFrame, config: ScoreTableConfig) -> dict[str, str]:
-    """The columns of a table of labels, with their findings."""
+def _offered(rows: pd.DataFrame, called: set[str], config: ScoreTableConfig) -> dict[str, str]:
+    """The columns of a table of labels, with their findings: those that are scored, or that hold a label.
+
+    What is in a column that is scored does not matter here: text is an error later. Other text is no finding.
+    """
     about = (config.image, config.patient, *ABOUT)
-    return {column: canonical(column.removeprefix(LABEL)) for column in rows if column not in about}
+    names = {column: canonical(column.removeprefix(LABEL)) for column in rows if column not in about}
+    return {column: name for column, name in names.items() if name in called or _holds_labels(rows[column])}
+
+
+def _holds_labels(values: pd.Series) -> bool:
+    return bool(pd.to_numeric(values, errors="coerce").isin([1, 0, -1]).any())
 
 
 def _labels(config: ScoreTableConfig, table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -305,7 +334,7 @@ def _labels(config: ScoreTableConfig, table: pd.DataFrame) -> tuple[pd.DataFrame
         findings = tuple(match(told, images.findings, str(config.scores), str(config.data)))
         return labels_table(images, findings, config.labels), Tested.told_of(images)
     rows = read_text_table(config.data, [config.image, config.patient])
-    offered = _offered(rows, config)
+    offered = _offered(rows, {canonical(name) for name in told}, config)
     shared = match(told, list(offered.values()), str(config.scores), str(config.data))
     raw = read_labels(rows, {column: name for column, name in offered.items() if name in shared}, config.data)
     return _label_table(rows, raw[[LABEL + name for name in shared]], config), {

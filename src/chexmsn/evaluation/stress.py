@@ -37,7 +37,7 @@ from chexmsn.evaluation.result_folder import (
 from chexmsn.evaluation.scoring import Cell, Parts, Scorer, cells_of, clean_scores, score, why_not
 from chexmsn.evaluation.thresholds import Thresholds, asked_thresholds, find_thresholds
 from chexmsn.evaluation.unseen import check_unseen, stage_that_saw
-from chexmsn.training.run_folder import open_run
+from chexmsn.training.run_folder import check_place, open_run
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +107,7 @@ def stress(config: StressConfig) -> Path:
         UserError: bad configuration, model, data or device; nothing to rank; a folder of another configuration; a
             model whose answers to clean images show that something is wrong.
     """
+    check_place(config.out, "stress")
     device = choose_device(config.device)
     plan = Plan.open(config, device)
     begun = config.out / "run.json"
@@ -148,12 +149,12 @@ class Plan:
     @classmethod
     def open(cls, config: StressConfig, device: torch.device) -> "Plan":
         """Open everything. Raises UserError as `stress` does."""
+        asked_for = chosen(config.conditions)
         model = load(ADAPTERS, config.adapter).open(config.model, config.options).to(device)
         pack = open_pack(config.data)
         images = Collection([pack], [config.split])
         unseen = check_unseen(images, model.provenance, config.model)
         matched = match(model.findings, pack.findings, str(config.model), str(pack.folder))
-        asked_for = chosen(config.conditions)
         conditions = asked_for if model.supports_token_removal else with_pixels(asked_for)
         beside = Facts.of(images, model, config.anatomy, config.saliency)
         check_taken(model, torch.from_numpy(images.pixels(np.array([0]))))  # before saliency is asked for

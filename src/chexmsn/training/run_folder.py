@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import fcntl
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -13,10 +12,11 @@ from typing import Any
 
 from chexmsn.core.distributed import is_first
 from chexmsn.core.errors import UserError
-from chexmsn.core.files import read_json, write_json
+from chexmsn.core.files import alone, read_json, write_json
 from chexmsn.core.record import differences
 
 SCHEMA = 1
+SHOWN = 4  # differences that an error names
 _LIBRARIES = ("chexmsn", "torch", "torchvision", "timm", "lightning", "numpy", "pandas")
 
 
@@ -60,12 +60,8 @@ class RunFolder:
 
         Raises UserError where another process holds it.
         """
-        folder_itself = os.open(self.path, os.O_RDONLY)
-        try:
-            _lock(folder_itself, self.path)
+        with alone(self.path, f"another process is at work in {self.path}: wait for it, or choose another --out"):
             yield
-        finally:
-            os.close(folder_itself)
 
     def begin(self, device: Mapping[str, Any]) -> None:
         """Record that work starts, or goes on, and with what: the first start's device and versions may not be its."""
@@ -82,13 +78,6 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _lock(folder: int, path: Path) -> None:
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another process is at work in {path}: wait for it, or choose another --out") from None
-
-
 def open_run(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[str, Any]) -> RunFolder:
     """The run folder at `path`: a new one, or the one of an earlier start of the same command.
 
@@ -101,26 +90,40 @@ def open_run(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[st
     """
     folder = RunFolder(path)
     asked = {"kind": kind, "config": plain(config)}
+    check_place(path, kind)
     if (path / "run.json").is_file():
-        record = read_json(path / "run.json")
-        if not isinstance(record, dict) or not {"kind", "config", "status"} <= record.keys():
-            raise UserError(f"{path / 'run.json'} does not describe a run: choose another --out, or remove the folder")
-        recorded, now = _identity(record), _identity(asked | plain(facts))
+        recorded, now = _identity(folder.record), _identity(asked | plain(facts))
         if changes := differences(recorded, {name: now.get(name) for name in recorded}):
             shown = [change.removeprefix("config.") for change in changes]
+            more = f"; and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
             raise UserError(
-                f"{path} holds a run of another configuration ({'; '.join(shown)}): "
+                f"{path} holds a run of another configuration ({'; '.join(shown[:SHOWN])}{more}): "
                 "choose another --out, or remove the folder"
             )
         return folder
-    if path.exists() and not _is_empty(path):
-        raise UserError(f"{path} is there already and is no run folder (it has no run.json): choose another --out")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {path}: {error.strerror}; choose another --out") from None
     write_record(path, kind, config, facts, status="new")
     return folder
+
+
+def check_place(path: Path, kind: str) -> None:
+    """Raise UserError where no run of this kind can be, as `open_run` does: before anything is loaded for it."""
+    if (path / "run.json").is_file():
+        record = read_json(path / "run.json")
+        if not isinstance(record, dict) or not {"kind", "config", "status"} <= record.keys():
+            raise UserError(f"{path / 'run.json'} does not describe a run: choose another --out, or remove the folder")
+        if record["kind"] != kind:
+            raise UserError(f"{path} holds a run of another kind ({record['kind']}, not {kind}): choose another --out")
+    elif path.exists() and not _is_empty(path):
+        raise UserError(f"{path} is there already and is no run folder (it has no run.json): choose another --out")
+    above = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise UserError(
+            f"cannot make the folder {path}: {above} is no folder that can be written; choose another --out"
+        )
 
 
 def write_record(path: Path, kind: str, config: Mapping[str, Any], facts: Mapping[str, Any], *, status: str) -> None:

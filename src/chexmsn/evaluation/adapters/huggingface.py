@@ -5,8 +5,11 @@ what the network is fed: size, mean, std and rescaling, whatever the processor c
 run, and nothing is downloaded.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -70,9 +73,10 @@ def open(location: Path, config: Config) -> Model:
 def _network(location: Path) -> nn.Module:
     transformers = library("transformers", "huggingface")
     try:
-        network, loading = transformers.AutoModelForImageClassification.from_pretrained(
-            location, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
+        with _without_bars(transformers.utils.logging):
+            network, loading = transformers.AutoModelForImageClassification.from_pretrained(
+                location, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
     except (OSError, ValueError) as error:  # its words for no weights, damaged ones, and kinds that do not classify
         raise UserError(
             f"{location} cannot be read ({_one_line(error)}): name a folder of an image classifier"
@@ -80,6 +84,18 @@ def _network(location: Path) -> nn.Module:
     if absent := sorted(loading["missing_keys"]):
         raise UserError(f"{location} lacks the weights {', '.join(absent[:3])}: is it an encoder without a classifier?")
     return network.float()
+
+
+@contextmanager
+def _without_bars(logging: ModuleType) -> Iterator[None]:
+    """Weights from a disk are there at once: a bar of them beside ours only unsettles. Warnings are told as before."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _processing(location: Path) -> dict[str, Any]:
