@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from chexmsn.core.lookup import names
-from chexmsn.recipes.arguments import parse
+from chexmsn.recipes.arguments import command_parser, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -74,14 +75,35 @@ def test_every_source_has_a_page_and_the_index_names_it():
         assert f"| [{name}]({name}.md) |" in index
 
 
-def examples_of_the_readme() -> list[list[str]]:
-    text = README.replace("\\\n", " ")
-    return [line.split()[1:] for line in re.findall(r"^    (chexmsn .*)$", text, re.MULTILINE)]
+def commands_of(text: str) -> list[list[str]]:
+    """The words of every line that begins with `chexmsn`, in a block or not."""
+    lines = re.findall(r"^ *(chexmsn .*)$", text.replace("\\\n", " "), re.MULTILINE)
+    return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
-@pytest.mark.parametrize("words", examples_of_the_readme(), ids=lambda words: words[0])
-def test_examples_of_the_readme_parse(words):
-    parse(words[0], words[1:])
+PAGES = {str(page.relative_to(ROOT)): page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]}
+WITH_COMMANDS = [name for name, page in PAGES.items() if commands_of(page.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("name", WITH_COMMANDS)
+def test_the_commands_of_the_pages_parse(name, tmp_path, monkeypatch):
+    text = PAGES[name].read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for file, content in re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        Path(file).write_text(content, encoding="utf-8")  # a page shows the files that its commands take
+    for words in commands_of(text):
+        parse(words[0], words[1:])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_options_named_on_the_pages_are_there(name):
+    """Of commands within a sentence, which may be a part of one."""
+    for said in re.findall(r"`(chexmsn [^`]+ --[^`]+)`", PAGES[name].read_text(encoding="utf-8")):
+        command, *words = shlex.split(said)[1:]
+        choices = words[:-1] if words[-1].startswith("--") else words  # an option alone, without its value
+        known = [action.dest for action in command_parser(command, choices)._actions]
+        given = [word.removeprefix("--") for word in words if word.startswith("--")]
+        assert [option for option in given if option not in known and option.partition(".")[0] not in known] == [], said
 
 
 # --- files with a format
