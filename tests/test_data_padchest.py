@@ -183,3 +183,12 @@ def test_of_a_table_of_36_columns_a_few_are_told(folder):
     with pytest.raises(UserError, match=r"lacks the column PatientID: it has .*ImageID, .* and 28 more$") as told:
         read(folder, Config())
     assert len(str(told.value)) < 400
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_small_look_alike_can_be_trained_and_validated_on(tmp_path, seed):
+    fake(tmp_path, patients=30, seed=seed, size=16)
+    table = read(tmp_path, Config())
+    for split in ("train", "validate"):
+        labels = table[table["split"] == split].filter(like="label:")
+        assert ((labels == 1).any() & (labels == 0).any()).any(), split
