@@ -15,6 +15,7 @@ from chexmsn.metrics.covariance import clustered_covariance, z_test
 from chexmsn.metrics.degradation import relative_drop
 from chexmsn.metrics.multiple import benjamini_hochberg, holm
 from chexmsn.metrics.ranking import auroc
+from chexmsn.report.comparison import read_comparison
 from scored_folders import CLEAN_ONLY, CONDITIONS, FINDINGS, labels_of, record_of, write_scored
 
 RESAMPLES = 300
@@ -289,6 +290,16 @@ def test_a_model_at_chance_has_no_drop_above_chance(tmp_path):
     pairs = only(table, metric="above_chance_drop", finding="macro")
     assert pairs[["difference", "low", "p"]].isna().all(axis=None) and (pairs["note"] == told).all()
     assert only(table, metric="absolute_drop", finding="macro")["p"].notna().all()
+
+
+def test_a_comparison_of_areas_of_an_earlier_version_is_not_reported(home, tmp_path):
+    models, _ = compared(tmp_path / "out", home / "runs")
+    single = (models["metric"] == "area") & (models["corruption"] == "patches-black")
+    read_comparison(tmp_path / "out")
+    models["value"] = models["value"].mask(single, models["value"] + 0.01)
+    models.to_parquet(tmp_path / "out" / "models.parquet", index=False)
+    with pytest.raises(UserError, match=r"of an earlier version .*out: remove it and compare again"):
+        read_comparison(tmp_path / "out")
 
 
 def test_where_no_corruption_is_shared_there_is_no_area(mixed, tmp_path):

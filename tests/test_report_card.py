@@ -1,6 +1,8 @@
 """The robustness card: what it says of one model, in both formats, and what it never says."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from chexmsn.core.errors import UserError
 from chexmsn.evaluation.judge import JudgeConfig, judge
+from chexmsn.report.build import build_report
 from chexmsn.report.card import build_card, card_of
 from chexmsn.report.pages import escaped, table_lines
 from chexmsn.report.results import read_run
@@ -112,6 +115,39 @@ def test_a_card_names_no_image_and_no_patient(folder, card):
         text = (card.parent / name).read_text(encoding="utf-8")
         assert not [key for key in (*labels.image_key, *labels.patient_id.unique()) if f" {key} " in text]
     assert "default-src 'none'" in card.read_text(encoding="utf-8")
+
+
+def test_places_of_files_are_not_told(folder, tmp_path):
+    run = Path(shutil.copytree(folder, tmp_path / "run"))
+    record = json.loads((run / "run.json").read_text())
+    told = {
+        "command": "chexmsn stress /data/ada/runs/vit '/data/ada/my packs/nih' --out ~/runs/s",
+        "config": {"anatomy": "/data/ada/my masks"},
+        "thresholds_from": "the file /data/ada/thresholds.csv",
+        "doubts": ["patients of /data/ada/runs/vit were seen"],
+    }
+    (run / "run.json").write_text(json.dumps(record | told))
+    build_card(run, tmp_path / "card")
+    build_report([run], tmp_path / "report", title="T")
+    for file in ("card/card.html", "card/card.md", "report/report.html"):
+        text = (tmp_path / file).read_text(encoding="utf-8")
+        assert "/data" not in text and "ada" not in re.findall(r"\w+", text)
+        assert "chexmsn stress vit nih --out s" in text and "patients of vit were seen" in text
+    assert "ada" in (run / "run.json").read_text()
+
+
+def test_areas_of_one_severity_of_an_earlier_version_are_refused_with_the_remedy(folder, tmp_path):
+    run = Path(shutil.copytree(folder, tmp_path / "run"))
+    areas = pd.read_parquet(run / "areas.parquet")
+    clean = pd.read_parquet(run / "results.parquet").query("corruption == 'clean' and metric == 'auroc'")
+    before = (areas["value"] + areas["finding"].map(clean.set_index("finding")["value"])) / 2
+    areas.assign(value=before).to_parquet(run / "areas.parquet", index=False)
+    for build in (lambda: build_card(run, tmp_path / "card"), lambda: build_report([run], tmp_path / "r", title="T")):
+        with pytest.raises(UserError, match=r"areas over one severity are those of an earlier .*give `chexmsn judge"):
+            build()
+    assert not (tmp_path / "card").exists()
+    judge(JudgeConfig(runs=(run,)))
+    build_card(run, tmp_path / "card")
 
 
 def test_names_are_escaped_in_both_formats(tmp_path):

@@ -19,7 +19,7 @@ from chexmsn.report.plans import focus, group_name, hardest
 from chexmsn.report.results import StressRun, read_run, stack_further
 from chexmsn.report.summary import LEAST_SKILL, Point, auroc, cautions, number_of, summary
 from chexmsn.report.tables import CHANCE, MACRO, NOT_RECORDED, Number, drop_of, facts, has_number, scores
-from chexmsn.report.words import HARD_SPACE, percent, shareable, three_digits
+from chexmsn.report.words import HARD_SPACE, percent, three_digits
 
 WORST = 3
 FINDINGS_SHOWN = 5
@@ -76,7 +76,7 @@ def card_of(run: StressRun) -> Card:
         further=[*others, *_groups(run, macro), *_reliance(run, macro)],
         about=_about(run),
         limits=_LIMITS,
-        command=shareable(run.get("command")),
+        command=run.get("command"),
         level=f"{100 * run.get('level', default=0.95):g}{HARD_SPACE}%",
         version=version("chexmsn"),
     )

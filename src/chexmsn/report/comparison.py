@@ -9,7 +9,8 @@ import pandas as pd
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json
 from chexmsn.report.conditions import CLEAN, IN_WORDS, Condition, corruption_title
-from chexmsn.report.results import SCHEMA, read_table
+from chexmsn.report.results import SCHEMA, check_areas, read_table
+from chexmsn.report.words import without_places
 
 KIND = "comparison"
 SURE = 0.05  # a corrected p value below it counts as a difference
@@ -58,7 +59,8 @@ def read_comparison(folder: Path) -> Comparison:
     if missing := [path.name for path in paths.values() if not path.is_file()]:
         raise UserError(f"{folder} has no {missing[0]} yet (interrupted): give its compare command again")
     models, differences = (_with({"note": ""}, read_table(path)) for path in paths.values())
-    return Comparison(folder, info, models, _with({"q": float("nan")}, differences))
+    check_areas(models[models.metric == "area"], models, f"{folder}: remove it and compare again")
+    return Comparison(folder, without_places(info), models, _with({"q": float("nan")}, differences))
 
 
 def _with(later: dict[str, object], table: pd.DataFrame) -> pd.DataFrame:

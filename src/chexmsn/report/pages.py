@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from chexmsn.report.words import percent, reason, runnable, three_digits
+from chexmsn.report.words import percent, reason, three_digits
 
 
 def template(name: str) -> Template:
@@ -17,7 +17,7 @@ def template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(three_digits=three_digits, escaped=escaped, runnable=runnable)
+    environment.filters.update(three_digits=three_digits, escaped=escaped)
     environment.globals.update(three_digits=three_digits, percent=percent, reason=reason, table_lines=table_lines)
     return environment.get_template(name)
 

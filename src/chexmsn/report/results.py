@@ -14,8 +14,10 @@ import pyarrow as pa
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json
+from chexmsn.report.words import without_places
 
 SCHEMA = 1
+SAME = 1e-6  # two ways to the same number
 KINDS = ("stress", "probe")
 CURVES = ("pretraining", "training")
 FURTHER = (  # folders of an earlier version lack them
@@ -69,7 +71,31 @@ def read_run(folder: Path) -> StressRun:
     curves = {stage: pd.read_csv(path) for stage in CURVES if _has_content(path := folder / f"{stage}.csv")}
     paths = {name: folder / f"{name}.parquet" for name in FURTHER}
     further = {name: read_table(path).assign(model=label) for name, path in paths.items() if path.is_file()}
-    return StressRun(label, folder, info, results, curves, further)
+    if "areas" in further:
+        check_areas(_areas(further["areas"]), results, f"{folder}: give `chexmsn judge {folder}`")
+    return StressRun(label, folder, without_places(info), results, curves, further)
+
+
+def _areas(table: pd.DataFrame) -> pd.DataFrame:
+    return table[(table.over == "corruption") & (table.metric == "area")]
+
+
+def check_areas(areas: pd.DataFrame, values: pd.DataFrame, remedy: str) -> None:
+    """Raise UserError for areas of one severity as they were before 2026-11-27: (clean + value) / 2, not the value.
+
+    Nothing else in such a folder tells that they do not compare with others.
+
+    Args:
+        areas: rows of areas of single corruptions.
+        values: rows of AUROCs.
+        remedy: the folder, and what mends it.
+    """
+    of = ["model", "corruption", "finding"]
+    degraded = values[(values.metric == "auroc") & (values.corruption != "clean") & values.value.notna()]
+    single = degraded[~degraded.duplicated(of, keep=False)]
+    both = areas.merge(single, on=of, suffixes=("", "_at"))
+    if ((both.value - both.value_at).abs() > SAME).any():
+        raise UserError(f"areas over one severity are those of an earlier version and do not compare in {remedy}")
 
 
 def stack(runs: Iterable[StressRun]) -> pd.DataFrame:

@@ -3,7 +3,8 @@
 import re
 import shlex
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
+from typing import Any
 
 import pandas as pd
 
@@ -75,6 +76,29 @@ def shareable(command: str | None) -> str | None:
     'chexmsn stress vit --out=vit --conditions tokens-removed/block:0.7'
     """
     return command and shlex.join(map(_last_part, shlex.split(runnable(command))))
+
+
+def without_places(told: Any) -> Any:
+    """A record for a public page: of absolute paths, which name users and their folders, only the last part.
+
+    >>> without_places({"data": "/data/ada/my pack", "doubts": ["seen in /data/ada/runs/vit: why?"], "size": 32})
+    {'data': 'my pack', 'doubts': ['seen in vit: why?'], 'size': 32}
+    """
+    if isinstance(told, dict):
+        return {
+            name: shareable(value) if name == "command" and isinstance(value, str) else without_places(value)
+            for name, value in told.items()
+        }
+    if isinstance(told, list):
+        return [without_places(value) for value in told]
+    if not isinstance(told, str):
+        return told
+    if told.startswith("/") and Path(told).parent != Path("/") and ": " not in told:
+        return PurePath(told).name
+    return _PLACE.sub(lambda found: PurePath(found[0]).name, told)
+
+
+_PLACE = re.compile(r"""(?<![\w/.:~-])(?:~\w*)?/(?:[^\s/'",;:()]+/)+[^\s/'",;:()]*""")
 
 
 def _last_part(word: str) -> str:
