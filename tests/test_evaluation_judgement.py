@@ -1,8 +1,11 @@
 """The further tables of results, from scores and labels alone, and judging folders anew."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from chexmsn.core.errors import UserError
@@ -109,6 +112,36 @@ def test_differences_of_groups_are_those_of_shared_resamples(folder):
     np.testing.assert_allclose(row[["absolute_drop", "absolute_drop_low", "absolute_drop_high"]].astype(float), want)
     assert rows.loc[("M", "macro"), "absolute_drop"] == pytest.approx(gap[0].mean())
     assert (rows["status"][rows["group"] == "sex"] == "ok").all()
+
+
+def test_bca_intervals_are_scipys(tmp_path):
+    """Of a finding and of the macro, from pairs counted one by one and scipy's own leave-one-patient-out values."""
+    labels = labels_of(120, patients=50)
+    folder = write_scored(tmp_path / "run", "m", labels, noise=0.6, conditions=CONDITIONS[:1])
+    judge(JudgeConfig(runs=(folder,), resamples=100, interval="bca"))
+    images, (names, patient_of) = clean(folder), np.unique(labels["patient_id"], return_inverse=True)
+    own = [np.flatnonzero(patient_of == patient) for patient in range(len(names))]
+    counts = patient_counts(labels["patient_id"].to_numpy(), 100, 0)[:, [rows[0] for rows in own]]
+
+    def macro_of(findings):
+        def value(drawn):
+            rows = images.iloc[np.concatenate([own[patient] for patient in drawn])]
+            return np.mean([_pairs_won(rows[f"label:{f}"] == 1, rows[f"score:{f}"]) for f in findings])
+
+        return value
+
+    for finding, findings in (("Edema", ["Edema"]), ("macro", FINDINGS)):
+        value, everyone = macro_of(findings), np.arange(len(names))
+        drawn = SimpleNamespace(bootstrap_distribution=np.array([value(np.repeat(everyone, n)) for n in counts]))
+        how = {"vectorized": False, "method": "BCa", "n_resamples": 0, "bootstrap_result": drawn}
+        wanted = scipy.stats.bootstrap((everyone,), value, **how).confidence_interval
+        row = table(folder, "results", finding=finding, metric="auroc")
+        np.testing.assert_allclose(row[["low", "high"]].to_numpy(float)[0], wanted, rtol=1e-12)
+
+
+def _pairs_won(ill: pd.Series, scores: pd.Series) -> float:
+    above = scores[ill].to_numpy()[:, None] - scores[~ill].to_numpy()
+    return float(((above > 0) + 0.5 * (above == 0)).mean())
 
 
 def test_groups_of_a_model_that_is_blind_to_them_do_not_differ(tmp_path):
