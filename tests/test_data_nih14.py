@@ -114,8 +114,8 @@ def test_unlisted_and_missing_images_are_told(folder, caplog):
     next(folder.glob(f"images_*/images/{names[2]}")).unlink()
     table = read(folder, Config())
     assert len(table) == 15
-    assert "1 of 16 images are left out: neither train_val_list.txt nor test_list.txt names them" in caplog.text
-    assert "1 of the 16 images of the table are not in the folder" in caplog.text
+    assert "1 of 16 images is left out: neither train_val_list.txt nor test_list.txt names them" in caplog.text
+    assert "1 of the 16 images of the table is not in the folder" in caplog.text
     assert (
         table.loc[table["image_key"] == names[2], "path"].item() == f"{folder}/{archive_of(names[2])}/images/{names[2]}"
     )

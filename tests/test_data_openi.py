@@ -123,7 +123,7 @@ def test_nothing_but_broken_reports(folder):
 def test_missing_images_are_told(folder, caplog):
     next((folder / "NLMCXR_png").iterdir()).unlink()
     read(folder, Config())
-    assert "1 of the 16 images of the table are not in the folder" in caplog.text
+    assert "1 of the 16 images of the table is not in the folder" in caplog.text
 
 
 def test_an_image_outside_the_folder_is_refused(folder):

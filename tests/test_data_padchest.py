@@ -126,7 +126,7 @@ def test_missing_and_broken_files_are_listed_not_fatal(folder, tmp_path, caplog)
     lost.unlink()
     broken.write_bytes(broken.read_bytes()[:100])
     pack = prepare("padchest", folder, tmp_path / "pack", options={"views": "all"}, size=16, workers=1)
-    assert "1 of the 24 images of the table are not in the folder" in caplog.text
+    assert "1 of the 24 images of the table is not in the folder" in caplog.text
     assert pd.read_csv(pack.folder / "left_out.csv")["image_key"].tolist() == table["image_key"][:2].tolist()
 
 
@@ -155,7 +155,7 @@ def test_rows_without_a_patient_are_left_out(folder, caplog):
     caplog.set_level(logging.INFO)
     rewrite(folder / TABLE, lambda t: t.assign(PatientID=["nan", *t["PatientID"][1:]]))
     assert len(read(folder, ALL)) == 23
-    assert "1 of 24 images are left out: their row names no image or no patient" in caplog.text
+    assert "1 of 24 images is left out: their row names no image or no patient" in caplog.text
 
 
 def test_a_missing_table_and_a_name_that_leads_out(folder):

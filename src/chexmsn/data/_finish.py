@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import write_json
+from chexmsn.core.words import are, counted
 from chexmsn.data._partial import Note, Partial
 from chexmsn.data.decode import shrinkage
 from chexmsn.data.pack import FORMAT, IMAGES, INDEX, INFO, LEFT_OUT, sha256
@@ -52,8 +53,8 @@ def _table_of(notes: list[Note]) -> pd.DataFrame:
 
 def _write_left_out(file: Path, rows: Table, reasons: pd.Series, folder: Path) -> None:
     if len(rows):
-        what = "1 image cannot be read and is" if len(rows) == 1 else f"{len(rows)} images cannot be read and are"
-        log.warning("%s left out: see %s", what, LEFT_OUT)
+        what = counted(len(rows), "image")
+        log.warning("%s cannot be read and %s left out: see %s", what, are(len(rows)), LEFT_OUT)
     files = rows["path"].astype(str).str.removeprefix(f"{folder}/")
     pd.DataFrame({"image_key": rows["image_key"], "file": files, "reason": reasons}).to_csv(file, index=False)
 

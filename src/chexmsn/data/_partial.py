@@ -24,6 +24,7 @@ from jaxtyping import UInt8, UInt16
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json, write_json
 from chexmsn.core.record import differences
+from chexmsn.core.words import counted
 from chexmsn.data.pack import IMAGES
 
 SPARE_BYTES = 32 << 20  # room for journal and index beside the pixels
@@ -158,7 +159,8 @@ class Partial:
     def check_room(self, images: int) -> None:
         """Say what room so many images more need. Raises UserError where the disk has less."""
         needed, free = images * self._bytes_per_image + SPARE_BYTES, shutil.disk_usage(self.folder).free
-        log.info("%d images for %s: %.1f GB, of %.1f GB that are free", images, self.out, needed / 1e9, free / 1e9)
+        what = counted(images, "image")
+        log.info("%s for %s: %.1f GB, of %.1f GB that are free", what, self.out, needed / 1e9, free / 1e9)
         if needed > free:
             raise UserError(
                 f"{self.out} needs {needed / 1e9:.1f} GB more, but its disk has {free / 1e9:.1f} GB free: "

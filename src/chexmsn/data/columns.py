@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from chexmsn.core.errors import UserError
+from chexmsn.core.words import are
 
 _OLDEST = 120
 _YEARS = {
@@ -117,5 +118,5 @@ def files_below(folder: Path, places: Iterable[str]) -> dict[str, str]:
 def paths_of(names: pd.Series, lying: Mapping[str, str], published: Iterable[str]) -> list[str]:
     """The paths of images of these names: where `files_below` found them, else as published, which packing lists."""
     if missing := int((~names.isin(lying.keys())).sum()):
-        log.warning("%d of the %d images of the table are not in the folder", missing, len(names))
+        log.warning("%d of the %d images of the table %s not in the folder", missing, len(names), are(missing))
     return [lying.get(name, path) for name, path in zip(names, published, strict=True)]

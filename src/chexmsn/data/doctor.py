@@ -22,6 +22,7 @@ import pandas as pd
 from chexmsn.core import lookup
 from chexmsn.core.errors import UserError
 from chexmsn.core.progress import progress
+from chexmsn.core.words import are, counted
 from chexmsn.data._pool import cores, ordered_map
 from chexmsn.data._tree import HEAD, LEADS_OUT, Tree, fault, in_threads, is_page, walk
 from chexmsn.data.columns import leads_out
@@ -145,7 +146,8 @@ def examine(
     need_folder(folder)
     tree = walk(folder, workers or 8, follow_links)
     case = _Case(source, folder, module, config, tree, workers, follow_links, splits, share)
-    log.info("%s holds %d files in %d folders", folder, len(case.tree.sizes), len(case.tree.folders))
+    found = counted(len(tree.sizes), "file"), counted(len(tree.folders), "folder")
+    log.info("%s holds %s in %s", folder, *found)
     findings = {table.name: list(_table_findings(table, case)) for table in case.about.tables}
     to_fetch = [name for name, found in findings.items() if not all(finding.harmless for finding in found)]
     told = [finding for found in findings.values() for finding in found]
@@ -373,7 +375,7 @@ def _missing_images(places: Sequence[str], tree: Tree) -> Iterator[Finding]:
     single = [place for place, part in zip(places, parts, strict=True) if part is None]
     if folders := Counter(filter(None, parts)):
         largest = [f"{folder} ({images:,})" for folder, images in folders.most_common(SHOWN)]
-        many = f"{_counted(len(folders), 'folder')} {'is' if len(folders) == 1 else 'are'} missing"
+        many = f"{counted(len(folders), 'folder')} {are(len(folders))} missing"
         yield Finding(
             kind="folder-missing",
             what=f"{many}, and {_images(folders.total())} with {'it' if len(folders) == 1 else 'them'}",
@@ -384,7 +386,7 @@ def _missing_images(places: Sequence[str], tree: Tree) -> Iterator[Finding]:
     if single:
         yield Finding(
             kind="image-missing",
-            what=f"{_images(len(single))} {'is' if len(single) == 1 else 'are'} missing from folders that are there",
+            what=f"{_images(len(single))} {are(len(single))} missing from folders that are there",
             remedy=_remedy_of_missing(single, tree),
             count=len(single),
             examples=tuple(single[:SHOWN]),
@@ -418,7 +420,7 @@ def _leftovers(tree: Tree, missing: bool) -> Iterator[Finding]:
     }
     for kind, places in kinds.items():
         if places:
-            what = _counted(len(places), _LEFTOVERS[kind][0])
+            what = counted(len(places), _LEFTOVERS[kind][0])
             examples = tuple(places[:SHOWN])
             yield Finding(
                 kind=kind, what=what, remedy=_LEFTOVERS[kind][1], count=len(places), examples=examples, harmless=True
@@ -441,15 +443,4 @@ _LEFTOVERS = {
 
 
 def _images(number: int) -> str:
-    return _counted(number, "image")
-
-
-def _counted(number: int, what: str) -> str:
-    """A number of things; the first word takes the plural.
-
-    >>> _counted(1, "image"), _counted(1200, "page index.html")
-    ('1 image', '1,200 pages index.html')
-    """
-    first, _, rest = what.partition(" ")
-    words = f"{first}s {rest}".rstrip() if number != 1 else what
-    return f"{number:,} {words}"
+    return counted(number, "image")

@@ -16,6 +16,7 @@ import pandas as pd
 from jsonargparse import ArgumentParser
 
 from chexmsn.core.errors import UserError
+from chexmsn.core.words import are
 from chexmsn.data.labels import canonical
 from chexmsn.data.splits import SPLITS, check_no_leak
 
@@ -234,7 +235,8 @@ def index_by(table: pd.DataFrame, column: str, file: Path) -> pd.DataFrame:
 def keep(rows: pd.DataFrame, kept: pd.Series, reason: str) -> pd.DataFrame:
     """The rows that are kept, numbered anew; how many images are not, and why, is told."""
     if not kept.all():
-        log.info("%d of %d images are left out: %s", (~kept).sum(), len(kept), reason)
+        left = int((~kept).sum())
+        log.info("%d of %d images %s left out: %s", left, len(kept), are(left), reason)
     return rows[kept].reset_index(drop=True)
 
 

@@ -22,6 +22,7 @@ from pydicom.uid import generate_uid
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.progress import progress
+from chexmsn.core.words import are, counted
 from chexmsn.data._pool import cores, ordered_map
 from chexmsn.data._tree import walk
 from chexmsn.data.columns import ages, sexes
@@ -186,7 +187,7 @@ def _radiographs(files: pd.DataFrame, folder: Path, modalities: Sequence[str]) -
     }
     reasons = np.select(list(unwanted.values()), list(unwanted), "")
     for reason, count in Counter(reasons[reasons != ""].tolist()).items():
-        log.info("%d files are left out: %s", count, reason)
+        log.info("%s %s left out: %s", counted(count, "file"), are(count), reason)
     if (reasons != "").all():
         raise UserError(f"{folder} holds DICOM files, but none to pack: choose their kinds with the option modalities")
     return files[reasons == ""].reset_index(drop=True)

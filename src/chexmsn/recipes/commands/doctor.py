@@ -22,6 +22,7 @@ from chexmsn.core.errors import CheckFailed, UserError
 from chexmsn.core.files import write_atomic
 from chexmsn.core.limits import check_limits
 from chexmsn.core.lookup import load
+from chexmsn.core.words import are, counted
 from chexmsn.data.doctor import Diagnosis, Finding, examine
 from chexmsn.data.prepare import SOURCES
 from chexmsn.data.source import Source
@@ -102,8 +103,8 @@ def _printable(text: str) -> str:
 
 def _told(diagnosis: Diagnosis, c: Config) -> Iterator[str]:
     yield f"{_source(c).title} in {c.folder}"
-    for split, counted in diagnosis.images.items():
-        yield f"  {split:<10} {counted['listed']:>9,} images listed, {counted['whole']:>9,} there and whole"
+    for split, number in diagnosis.images.items():
+        yield f"  {split:<10} {number['listed']:>9,} images listed, {number['whole']:>9,} there and whole"
     for finding in diagnosis.findings:
         yield from _finding_told(finding)
     if diagnosis.to_fetch:
@@ -125,12 +126,11 @@ def _finding_told(finding: Finding) -> Iterator[str]:
 
 def _fetching_told(files: int, c: Config) -> Iterator[str]:
     source = _source(c)
-    what = "1 file" if files == 1 else f"{files:,} files"
-    are = "is" if files == 1 else "are"
     if c.list is None:
-        yield f"{what} {are} to be fetched: give --list FILE to have {'it' if files == 1 else 'them'} listed"
+        them = "it" if files == 1 else "them"
+        yield f"{counted(files, 'file')} {are(files)} to be fetched: give --list FILE to have {them} listed"
         return
-    yield f"{what} to be fetched {are} listed in {c.list}; " + (
+    yield f"{counted(files, 'file')} to be fetched {are(files)} listed in {c.list}; " + (
         "this fetches them:" if source.fetch else f"where to get them: {source.url or 'where your images come from'}"
     )
     if source.fetch:

@@ -19,6 +19,7 @@ from chexmsn.core.files import is_empty, read_json, write_json
 from chexmsn.core.limits import check_limits
 from chexmsn.core.lookup import load
 from chexmsn.core.record import differences
+from chexmsn.core.words import counted
 from chexmsn.data.decode import SMALLEST_SIDE
 from chexmsn.data.prepare import SOURCES
 from chexmsn.data.source import LOOK_ALIKE
@@ -71,7 +72,7 @@ def run(arguments: Any) -> None:
     load(SOURCES, c.source).fake(partial, patients=c.patients, seed=seed, size=size)
     write_json(partial / LOOK_ALIKE, asked)
     partial.rename(c.folder)
-    return log.info("%s holds a look-alike of %s with %d patients", c.folder, c.source, c.patients)
+    return log.info("%s holds a look-alike of %s with %s", c.folder, c.source, counted(c.patients, "patient"))
 
 
 def _size(c: Config) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 from chexmsn.core.errors import UserError
 from chexmsn.core.libraries import library
 from chexmsn.core.limits import check_limits
+from chexmsn.core.words import counted
 from chexmsn.data.pack import Pack
 from chexmsn.data.prepare import Job, Shard
 from chexmsn.recipes.arguments import ArgumentParser, as_dataclass, source_parser
@@ -113,6 +114,7 @@ def _make_shards_on_slurm(job: Job, shards: int) -> None:
     executor = library("submitit", "slurm").AutoExecutor(place)
     executor.update_parameters(name="prepare", cpus_per_task=job.workers or 4, timeout_min=240)
     parts = executor.map_array(job.make_shard, [Shard(number, shards) for number in range(1, shards + 1)])
-    log.info("%d jobs submitted, logs in %s; if this is stopped, give --merge %d later", shards, place, shards)
+    submitted = counted(shards, "job")
+    log.info("%s submitted, logs in %s; if this is stopped, give --merge %d later", submitted, place, shards)
     for part in parts:
         part.wait()
