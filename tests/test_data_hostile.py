@@ -1,12 +1,11 @@
 """Hostile files: whatever lies in a folder, there is a pack, a listed skip or one clear line; no hang, no flood.
 
-Every source is fuzzed, as far as `HOSTILE_EXAMPLES` says; `make campaign` gives it far more and a memory limit.
+Every source is fuzzed, with as many examples as hostile.py says; `make campaign` has far more.
 """
 
 import gzip
 import io
 import os
-import resource
 import struct
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -28,20 +27,11 @@ from chexmsn.data.pack import open_pack, verify
 from chexmsn.data.prepare import SOURCES, prepare
 from chexmsn.data.source import LOOK_ALIKE, make_config, read_text_table
 from chexmsn.data.squares import Form, Squares
+from hostile import EXAMPLES, HOW, MEMORY, changed, fuzzed, marks, memory_is_limited  # noqa: F401
 
 NAMES = lookup.names(SOURCES)
 OF_FILES = [name for name in NAMES if lookup.load(SOURCES, name).SOURCE.files]
-EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "3"))
-MEMORY = 6 << 30  # bytes of address space, of which the libraries take three by being loaded
-
-fuzzed = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    database=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-    derandomize=EXAMPLES < 100,
-)
+pytestmark = marks
 
 OUTSIDE = ("../secret.png", "/etc/hostname", "a/../../secret.png")
 NUMBERS = ("9" * 5000, "nan", "-1e999", "1e400", "-0", "2.0")
@@ -82,26 +72,6 @@ def examined(source: str, folder: Path):
         return examine(source, folder, workers=2)
     except UserError as error:
         assert "\n" not in str(error)
-
-
-def changed(content: bytes, how: str, where: float, amount: int, junk: bytes) -> bytes:
-    """Damage as disks, networks and people do it."""
-    at = int(where * len(content))
-    return {
-        "flip": lambda: content[:at] + bytes([content[at] ^ (1 << amount % 8)]) + content[at + 1 :],
-        "cut": lambda: content[:at],
-        "gap": lambda: content[:at] + content[at + amount :],
-        "twice": lambda: content[:at] + content[max(0, at - amount) : at] + content[at:],
-        "over": lambda: content[:at] + junk + content[at + len(junk) :],
-        "into": lambda: content[:at] + junk + content[at:],
-        "zeros": lambda: content[:at] + bytes(amount) + content[at:],
-        "field": lambda: content[:at] + b"9" * 70_000 + content[at:],
-        "utf-16": lambda: content.decode("latin-1").encode("utf-16"),
-        "packed": lambda: gzip.compress(content, mtime=0),
-    }[how]()
-
-
-HOW = ("flip", "cut", "gap", "twice", "over", "into", "zeros", "field", "utf-16", "packed")
 
 
 @fuzzed
@@ -348,6 +318,7 @@ def pack_folder(tmp_path_factory):
     amount=st.integers(1, 400),
     junk=st.binary(min_size=1, max_size=12),
 )
+@example(name="images.npy", how="cut", where=0.0, amount=1, junk=b"\0")  # nothing is left of it
 def test_a_damaged_pack_is_refused_or_works(pack_folder, name, how, where, amount, junk):
     content = (pack_folder / name).read_bytes()
     try:
@@ -360,14 +331,3 @@ def test_a_damaged_pack_is_refused_or_works(pack_folder, name, how, where, amoun
         assert "\n" not in str(error)
     finally:
         (pack_folder / name).write_bytes(content)
-
-
-@pytest.mark.campaign
-@pytest.mark.timeout(3600)
-def test_long_fuzzing_within_a_memory_limit():
-    """All of the above with many more examples, other ones every time."""
-    words = [sys.executable, "-m", "pytest", __file__, "-m", "not campaign", "-q", "-x", "-p", "no:cacheprovider"]
-    limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (2 * MEMORY, 2 * MEMORY))  # noqa: E731
-    environment = os.environ | {"HOSTILE_EXAMPLES": "400"}
-    done = subprocess.run(words, env=environment, preexec_fn=limit, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-6000:]

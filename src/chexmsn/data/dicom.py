@@ -7,7 +7,9 @@ Overlay planes are not drawn; what is burned into the pixels stays.
 
 import io
 import logging
+import math
 import struct
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -17,9 +19,10 @@ from jaxtyping import Bool, Float64, Int, Integer, Num, UInt8
 from PIL import Image
 from pydicom.encaps import get_frame
 from pydicom.errors import BytesLengthException
+from pydicom.filereader import read_partial
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, pixel_array
+from pydicom.tag import Tag
 from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -55,6 +58,33 @@ BROKEN = (
 """What pydicom, GDCM and Pillow raise for broken files."""
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its remarks quote values, and a value may name a patient
+
+LARGEST_HEAD = 1 << 20
+"""Bytes read for the tags of one file. A look-up table has up to 131,072, and what nobody asks for is not read."""
+
+LONGEST_VALUE = 1 << 16
+"""Bytes. What is not written as a table or sequence has a few; so many make half a second of numbers."""
+
+MOST_FRAGMENTS = 1 << 16
+"""Pieces that a compressed image comes in; many writers make one."""
+
+_OF_COLOUR = tuple(
+    f"{kind}{colour}PaletteColorLookupTable{part}"
+    for colour in ("Red", "Green", "Blue")
+    for kind, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
+)
+_TAGS = (
+    *(name for name in NEEDED if name != "PixelData"),
+    *("NumberOfFrames", "HighBit", "PlanarConfiguration", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence", "VOILUTFunction"),
+    *("WindowCenter", "WindowWidth", "PixelSpacing", "ImagerPixelSpacing"),
+    *("EstimatedRadiographicMagnificationFactor", "PixelPresentation", *_OF_COLOUR),
+)
+"""All that is looked at here or by pydicom's decoders; makers' own tags may be as long as they like."""
+
+_PIXELS = Tag("PixelData")
+_OF_PIXELS = [_PIXELS, Tag("ExtendedOffsetTable"), Tag("ExtendedOffsetTableLengths")]
+_LONG = {Tag(name) for name in ("ModalityLUTSequence", "VOILUTSequence", "ViewCodeSequence", *_OF_COLOUR)}
 
 _LUMA = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow
 _ONE_SAMPLE = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
@@ -97,17 +127,51 @@ def decode_dicom(content: bytes, rendering: Rendering = "window") -> Decoded:
         shown = _equalised(stored, header) if rendering == "mimic-cxr-jpg" else _windowed(stored, header)
         return Decoded(shown[stored.codes], stored.codes.shape, pixel_mm(header))
     except BROKEN as error:
-        raise UnreadableImage(f"damaged DICOM: {' '.join(str(error).split())[:200]}") from error
+        raise UnreadableImage(f"damaged DICOM: {error}") from error
+
+
+class _Sparing:
+    """A file that gives no more than tags need, and never its rest: pydicom unfolds that of a deflated file at once."""
+
+    def __init__(self, file: io.BufferedReader | io.BytesIO) -> None:
+        self._file, self._left = file, LARGEST_HEAD
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0:
+            raise UnreadableImage("deflated DICOM, which might unfold without limit: rewrite it undeflated")
+        self._left -= size
+        if self._left < 0:
+            raise UnreadableImage(f"DICOM with more than {LARGEST_HEAD >> 20} MB of tags before its pixels")
+        return self._file.read(size)
+
+
+def read_tags(file: io.BufferedReader | io.BytesIO, tags: Sequence[str]) -> pydicom.Dataset:
+    """Those of the tags that a DICOM file has before its pixels.
+
+    A list of numbers, or a sequence of nothing, takes 300 times the memory of its bytes: no more than LARGEST_HEAD is
+    read, and no value may be longer than LONGEST_VALUE, but for sequences and for tables, which stay bytes.
+
+    Raises UnreadableImage for more, and for a deflated file; one of BROKEN for a damaged one.
+    """
+    header = pydicom.dcmread(_Sparing(file), stop_before_pixels=True, specific_tags=list(tags), force=True)
+    for one in header.elements():  # as they lie there: none has been made into numbers or text
+        if isinstance(one.value, bytes) and len(one.value) > LONGEST_VALUE and one.tag not in _LONG:
+            raise UnreadableImage(f"DICOM whose tag {one.tag} has {len(one.value):,} bytes")
+    return header
 
 
 def _header(content: bytes) -> pydicom.Dataset:
-    """All tags. Where a file does not say how its pixels are written, they are plain."""
-    if DeflatedExplicitVRLittleEndian.encode() in content:
-        raise UnreadableImage("deflated DICOM, which might unfold without limit: rewrite it undeflated")
-    header = pydicom.dcmread(io.BytesIO(content), force=True)
+    """The tags that say what the pixels mean, and the pixels. Where a file does not say how they are written, plain."""
+    header = read_tags(io.BytesIO(content), _TAGS)
+    header.update(read_partial(io.BytesIO(content), _beyond_the_pixels, force=True, specific_tags=_OF_PIXELS))
     if "TransferSyntaxUID" not in header.file_meta:
         header.file_meta.TransferSyntaxUID = _syntax_of(*header.original_encoding)
     return header
+
+
+def _beyond_the_pixels(tag: int, *_: Any) -> bool:
+    return tag > _PIXELS
 
 
 def _syntax_of(implicit: bool | None, little: bool | None) -> str:
@@ -150,6 +214,7 @@ def _check_syntax(header: pydicom.Dataset) -> None:
 
 def _check_frame(header: pydicom.Dataset) -> None:
     """Hold the size in the compressed frame against the tags: decoders take memory for the one or the other."""
+    _check_fragments(header.PixelData)
     frame = get_frame(header.PixelData, 0, number_of_frames=1)
     told = (header.Rows, header.Columns, header.SamplesPerPixel)
     if header.file_meta.TransferSyntaxUID == RLELossless:
@@ -158,6 +223,15 @@ def _check_frame(header: pydicom.Dataset) -> None:
         _check_runs(frame, header.Rows * header.Columns)
     elif (found := _size_in(frame)) != told:
         raise UnreadableImage(f"damaged DICOM: {told} rows, columns and samples in its tags, {found} in its pixels")
+
+
+def _check_fragments(value: bytes) -> None:
+    """A fragment of nothing has 8 bytes and takes 100 to tell where it lies."""
+    at = fragments = 0
+    while at + 8 <= len(value) and fragments <= MOST_FRAGMENTS:
+        at, fragments = at + 8 + struct.unpack_from("<I", value, at + 4)[0], fragments + 1
+    if fragments > MOST_FRAGMENTS:
+        raise UnreadableImage(f"damaged DICOM: one image in more than {MOST_FRAGMENTS:,} pieces")
 
 
 def _check_runs(frame: bytes, pixels: int) -> None:
@@ -336,4 +410,4 @@ def pixel_mm(header: pydicom.Dataset) -> tuple[float, float] | None:
     if not spacing or len(spacing) != 2:
         return None
     row, column = (float(side) / magnification for side in spacing)
-    return (row, column) if row > 0 and column > 0 else None
+    return (row, column) if 0 < row < math.inf and 0 < column < math.inf else None

@@ -12,8 +12,15 @@ SMALLEST_SIDE = 16
 """Fewer pixels than this along a side is an icon, not a radiograph."""
 
 
+LONGEST_REASON = 300
+"""Characters. A damaged file may have anything in place of a number, and reasons quote numbers."""
+
+
 class UnreadableImage(Exception):
-    """A file that does not hold a usable image; the message is the reason."""
+    """A file that does not hold a usable image; the message is the reason, on one line."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(" ".join(reason.split())[:LONGEST_REASON])
 
 
 class Decoded(NamedTuple):

@@ -34,7 +34,8 @@ NEEDED = {
 
 DTYPES = (np.uint8, np.uint16)
 
-_NO_ARRAY = (OSError, ValueError, OverflowError, SyntaxError, TokenError)  # what numpy raises for a damaged header
+NO_ARRAY = (OSError, EOFError, ValueError, OverflowError, SyntaxError, TokenError)
+"""What numpy raises for an array's file that is empty or has a damaged header."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def open_pack(folder: Path) -> Pack:
     _check_file(folder, INDEX, info)
     try:
         images = np.load(folder / IMAGES, mmap_mode="r")
-    except _NO_ARRAY as error:
+    except NO_ARRAY as error:
         raise UserError(
             f"{folder / IMAGES} cannot be read ({' '.join(str(error).split())}): prepare the pack anew"
         ) from None

@@ -16,7 +16,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.lookup import load, names
 from chexmsn.corruptions import FIELD_OF_VIEW_MM, Known, takes_known
 from chexmsn.data.collection import Collection
-from chexmsn.data.pack import sha256
+from chexmsn.data.pack import NO_ARRAY, sha256
 from chexmsn.evaluation.adapters._model import Model
 from chexmsn.evaluation.conditions import CORRUPTIONS, Condition, needed_by
 from chexmsn.views import evaluation_view
@@ -92,8 +92,10 @@ def _array(file: Path) -> Shaped[np.ndarray, "..."]:
         return np.load(file, mmap_mode="r")
     except FileNotFoundError:
         raise UserError(f"there are no maps at {file}: name a folder or a .npy file") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{file} is no array of numbers ({error}): write it with numpy.save") from None
+    except NO_ARRAY as error:
+        raise UserError(
+            f"{file} is no array of numbers ({' '.join(str(error).split())}): write it with numpy.save"
+        ) from None
 
 
 def _checked(found: Shaped[np.ndarray, "..."], file: Path) -> Shaped[np.ndarray, "H W"]:

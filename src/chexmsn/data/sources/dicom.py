@@ -27,8 +27,8 @@ from chexmsn.data._pool import cores, ordered_map
 from chexmsn.data._tree import walk
 from chexmsn.data.columns import ages, sexes
 from chexmsn.data.decode import decode
-from chexmsn.data.dicom import BROKEN, Rendering, is_dicom
-from chexmsn.data.image import Decoded
+from chexmsn.data.dicom import BROKEN, Rendering, is_dicom, read_tags
+from chexmsn.data.image import Decoded, UnreadableImage
 from chexmsn.data.look_alike import picture, write_dicom
 from chexmsn.data.source import Source, Table, blank_to_null, check_table, make_table, need_folder
 from chexmsn.data.splits import check_names, grouped_split
@@ -159,10 +159,10 @@ def _tags(folder: Path, place: str) -> dict[str, str] | None:
             if not is_dicom(file.read(132)):
                 return unknown if Path(place).suffix.lower() in SUFFIXES else None
             file.seek(0)
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS), force=True)
+            header = read_tags(file, TAGS)
             told = {tag: _text(header.get(tag)) for tag in TAGS}
             return unknown | told | {"SOPInstanceUID": told["SOPInstanceUID"] or place}
-    except BROKEN:
+    except (*BROKEN, UnreadableImage):
         return unknown
 
 
