@@ -168,8 +168,8 @@ def steps_of(job: Job, pack: Path, device: torch.device) -> Steps:
 
 
 def gflop_per_image(job: Job, pack: Path, device: torch.device) -> float:
-    """Of a training step, as `chexmsn bench` counts; of two images, which say it as well as many."""
-    return steps_of(replace(job, batch_size=2), pack, device).gflop()
+    """Of a training step, as `chexmsn bench` counts; of 32 images, which are enough for MSN's prototypes."""
+    return steps_of(replace(job, batch_size=min(job.batch_size, 32)), pack, device).gflop()
 
 
 def targets_of(method: AbstractMethod, images: Collection) -> Float32[np.ndarray, "N C"] | None:

@@ -13,13 +13,14 @@ matters to speed) in --scratch, which is not OUT. Training is the loop, feed, me
 without its loggers and checkpoints.
 
 Needed beside Python 3.12, torch 2.11, torchvision, timm, lightning, pandas, pyarrow, scikit-learn and jaxtyping, which
-the machine has: what the package imports when it reads a pack. Where nothing can be downloaded, carry the wheels (8 MB,
-typeshed_client the larger part) and put both folders on the path:
+the machine has: what the package imports when it reads a pack, and the package itself, which asks for its own version.
+Where nothing can be downloaded, carry the wheels (8 MB) and put their folder on the path:
 
     pip download --no-deps --only-binary=:all: --python-version 3.12 --dest wheels \\
         simplejpeg jsonargparse docstring_parser typeshed_client importlib_resources pydicom
+    pip wheel --no-deps --wheel-dir wheels .
     pip install --no-deps --no-index --target libraries wheels/*.whl          # there
-    PYTHONPATH=src:libraries python benchmarks/gpu_campaign.py --out $OUT
+    PYTHONPATH=libraries python benchmarks/gpu_campaign.py --out $OUT
 
 beartype, gdcm and tensorboard are not needed. The last stage needs lightly, and says so where it is missing.
 """
@@ -158,8 +159,8 @@ def methods(site: Site) -> Iterator[Measurement]:
 
 def of_job(site: Site, name: str, job: Job) -> Iterator[Measurement]:
     def measured() -> Row:
+        gflop = gflop_per_image(job, site.pack, site.device)  # first: what cannot be built fails in a second
         row = trained(job, site.pack, site.device, seconds=site.scale.seconds)
-        gflop = gflop_per_image(job, site.pack, site.device)
         return {"batch": job.batch_size} | row | {"gflop_per_image": gflop} | _reached(row, gflop)
 
     yield name, measured
@@ -215,7 +216,7 @@ def rivalled(site: Site, encoder: str, workers: int) -> Row:
         return {"not_measured": "lightly is not on this machine"}
     from gpu_peer import draw_files, rate
 
-    count, batch = (4096, 256) if site.device.type == "cuda" else (8, 4)
+    count, batch = (512, 256) if site.device.type == "cuda" else (8, 4)
     files = draw_files(site.scratch / "files", count)
     how = {"batch_size": batch, "workers": workers, "seconds": 4 * site.scale.seconds}
     return {"batch": batch, "workers": workers, "images_per_second": rate(files, site.device, encoder=encoder, **how)}
@@ -309,7 +310,7 @@ def with_share(tables: dict[str, list[Row]]) -> dict[str, list[Row]]:
 
 
 def table(name: str, rows: list[Row]) -> str:
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    columns = sorted(dict.fromkeys(column for row in rows for column in row), key="took".__eq__)  # that one comes last
     cells = [columns] + [[_shown(row.get(column, "")) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]

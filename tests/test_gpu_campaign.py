@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -52,6 +53,12 @@ def test_training_is_measured_end_to_end_and_told_as_a_share_of_the_peak(campaig
     assert all(row["images_per_second"] > 0 and row["gflop_per_image"] > 0 for row in rows)
     peak = tables["limits"][0]["tflops"]
     assert mae["share_of_peak"] == pytest.approx(mae["images_per_second"] * mae["gflop_per_image"] / 1000 / peak)
+
+
+def test_operations_of_the_published_setting_are_counted(campaign, tmp_path):
+    """With all its prototypes and views, which --tiny does not have."""
+    site = campaign.Site(torch.device("cpu"), tmp_path, campaign.Scale(images=64))
+    assert 1 < campaign.gflop_per_image(site.job(encoder="vit_micro"), site.pack, site.device) < 20
 
 
 @pytest.mark.campaign

@@ -9,6 +9,7 @@ the last digits, as it does between devices; stochastic depth and dropout draw o
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float64
@@ -44,15 +45,21 @@ def one_pass(
 def compiled_pass(width: int, device: torch.device) -> Pass:
     """`one_pass`, compiled for networks of this width on this device when it is first called."""
     recorded = device.type == "cuda" and width <= LAUNCHES_LIMIT
-    run = torch.compile(one_pass, dynamic=False, mode="reduce-overhead" if recorded else None)
+    run = torch.compile(_plain_tuple, dynamic=False, mode="reduce-overhead" if recorded else None)
 
     def called(
         method: AbstractMethod, plan: ViewPlan, pixels: Pixels, labels: Labels, keys: Keys, schedule: Values
     ) -> Step:
         torch.compiler.cudagraph_mark_step_begin()  # what the last step gave may be written over
-        return run(method, plan, pixels, labels, keys, as_tensors(schedule, device))
+        return Step(*run(method, plan, pixels, labels, keys, as_tensors(schedule, device)))
 
     return called
+
+
+def _plain_tuple(*given: Any) -> tuple[Any, ...]:
+    """What `one_pass` gives, without names: torch 2.11 compiles no function that returns a NamedTuple."""
+    step = one_pass(*given)
+    return step.loss, step.log, step.features
 
 
 def as_tensors(schedule: Mapping[str, float], device: torch.device) -> dict[str, Float64[Tensor, ""]]:
