@@ -530,6 +530,7 @@ def test_the_processor_of_hugging_face_is_honoured(home, tmp_path):
 
 def test_hugging_face_is_quiet_and_tells_its_warnings(home, capfd):
     logging = pytest.importorskip("transformers").utils.logging
+    logging.enable_progress_bar()
     opened("huggingface", home / "huggingface", patch=8)
     assert capfd.readouterr().err == ""
     assert logging.is_progress_bar_enabled()
