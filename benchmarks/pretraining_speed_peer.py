@@ -39,7 +39,8 @@ class Student(torch.nn.Module):
         kept = None
         if masked:
             tokens = (images.shape[-1] // self.patch) ** 2 + 1  # lightly counts the class token, and keeps it
-            kept, _ = utils.random_token_mask((len(images), tokens), mask_ratio=self.mask_ratio)
+            size = (len(images), tokens)
+            kept, _ = utils.random_token_mask(size, mask_ratio=self.mask_ratio, device=images.device)
         return self.head(self.backbone(images, idx_keep=kept))
 
     def anchors(self, views: list[torch.Tensor]) -> torch.Tensor:
