@@ -46,6 +46,10 @@ def test_conditions_are_chosen_by_name():
     assert chosen(["standard", "fills"]) == standard_grid() + pixel_fills()
     assert chosen(["patches-black:0.7", "patches-black:0.7"]) == (CLEAN, Condition("patches-black", 0.7))
     assert [c.severity for c in chosen(["impulse-noise"])] == [0, 1, 2, 3, 4, 5]
+    assert chosen(["tokens-removed:0.33333333333", "tokens-removed:0.333333"]) == (
+        CLEAN,
+        Condition("tokens-removed", 1 / 3),
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,8 @@ def test_conditions_are_chosen_by_name():
         ("gaussian-blurr", "did you mean gaussian-blur"),
         ("gaussian-blur:6", r"lies in \(0, 5\], not '6'"),
         ("gaussian-blur:much", "not 'much'"),
+        ("gaussian-blur:", "not ''"),
+        ("gaussian-blur:1e-7", r"lies in \(0, 5\], not '1e-7'"),
         ("tokens-removed:70", r"a share in \(0, 1\), not '70'"),
         ("patches-blur/blok", "did you mean patches-blur/block"),
         (

@@ -117,6 +117,15 @@ def test_softmax_is_over_classes_that_are_named(home, tmp_path):
     assert len(scores.columns) == 2 and (scores.sum(axis=1) < 0.99).all()
 
 
+def test_a_third_is_a_severity(home, tmp_path):
+    table = pd.read_csv(home / "scores.csv")
+    noisy = table["condition"] == "poisson-noise"
+    table.assign(severity=table["severity"].where(~noisy, 10 / 3)).to_csv(tmp_path / "scores.csv", index=False)
+    judge_scores(asked(home, scores=tmp_path / "scores.csv", out=tmp_path / "run"))
+    results = pd.read_parquet(tmp_path / "run" / "results.parquet")
+    assert 3.333333 in results["severity"].to_numpy()
+
+
 def test_a_blank_repeat_is_the_first(home, tmp_path):
     table = pd.read_csv(home / "scores.csv")
     table.assign(repeat=table["repeat"].replace(0, np.nan)).to_csv(tmp_path / "scores.csv", index=False)

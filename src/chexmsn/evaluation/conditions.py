@@ -63,10 +63,14 @@ class Condition:
     Attributes:
         corruption: `clean`, a name of `REGIONS`, or the name of a file in `chexmsn/corruptions`.
         severity: 0 when clean; the share of patches lost, in (0, 1); or 1 to 5 for a corruption (in between allowed).
+            Kept to six decimals: tables that hold a third, or 0.7 in single precision, mean one condition.
     """
 
     corruption: str
     severity: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "severity", round(float(self.severity), 6))
 
 
 CLEAN = Condition("clean", 0.0)
@@ -150,9 +154,9 @@ def _named(name: str) -> Sequence[Condition]:
         return GRIDS[name]()
     if name in FAMILIES:
         return family_grid(name)
-    corruption, _, severity = name.partition(":")
+    corruption, told, severity = name.partition(":")
     _check_name(corruption)
-    return [Condition(corruption, _severity(corruption, severity))] if severity else _ladder(corruption)
+    return [_at(corruption, severity)] if told else _ladder(corruption)
 
 
 def _ladder(corruption: str) -> list[Condition]:
@@ -216,15 +220,16 @@ def _check_name(corruption: str) -> None:
     )
 
 
-def _severity(corruption: str, text: str) -> float:
+def _at(corruption: str, text: str) -> Condition:
     try:
         severity = float(text)
     except ValueError:
         severity = float("nan")
-    if rule := broken_rule(Condition(corruption, severity)):
+    condition = Condition(corruption, severity)
+    if rule := broken_rule(condition):
         example = 0.7 if drops_patches(corruption) else 3
         raise UserError(f"{rule}, not {text!r}: take for example {corruption}:{example}")
-    return severity
+    return condition
 
 
 def broken_rule(condition: Condition) -> str | None:

@@ -72,7 +72,7 @@ def read_cells(scores: pd.DataFrame, cohort: Cohort) -> dict[Condition, list[Ran
             raise UserError(
                 f"the scores of {what} are not one per labelled image: scores and labels must be of one run"
             )
-        cells.setdefault(Condition(str(corruption), round(float(severity), 6)), []).append(array)
+        cells.setdefault(Condition(str(corruption), severity), []).append(array)
     return cells
 
 

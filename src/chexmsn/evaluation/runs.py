@@ -44,15 +44,13 @@ class ScoredRun:
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """Those the model was tested under, also where one does not apply to it."""
-        return tuple(
-            Condition(told["corruption"], round(float(told["severity"]), 6)) for told in self.record["conditions"]
-        )
+        return tuple(Condition(told["corruption"], told["severity"]) for told in self.record["conditions"])
 
     @cached_property
     def scored(self) -> frozenset[Condition]:
         """The conditions that there are scores under: those that apply to the model."""
         cells = read_table(self.folder / "scores.parquet", ANEW, columns=["corruption", "severity"]).drop_duplicates()
-        return frozenset(Condition(str(c), round(float(s), 6)) for c, s in cells.itertuples(index=False))
+        return frozenset(Condition(str(c), s) for c, s in cells.itertuples(index=False))
 
     def only(self, findings: Sequence[str] | None, conditions: Sequence[Condition] | None) -> "ScoredRun":
         """The same run as if it told no other findings and had been tested under no other conditions."""

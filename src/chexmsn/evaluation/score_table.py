@@ -236,7 +236,7 @@ def _cells(table: pd.DataFrame, config: ScoreTableConfig) -> dict[str, pd.Series
         )
     if blank := int(table[config.condition].isna().sum()):
         log.warning("%d rows without a condition count as clean", blank)
-    severity = known.where(corruption != CLEAN.corruption, 0.0).astype(float)
+    severity = known.where(corruption != CLEAN.corruption, 0.0).astype(float).round(6)  # as `Condition` keeps them
     _check_severities(corruption, severity, table[config.severity], config)
     return {"corruption": corruption, "severity": severity, "repeat": _repeats(table, config)}
 
