@@ -1,6 +1,7 @@
 """Packing: bad images are left out, and no interruption costs more than the chunks in flight."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -495,18 +496,35 @@ def test_one_split_alone(folder, tmp_path):
         pack(folder, tmp_path / "some", splits=["test"])
 
 
-@pytest.mark.parametrize("damage", [b"no JSON\n", b"\xff\xfe\0\n", b"3\n", b"[3]\n"])
-def test_a_damaged_line_of_the_journal_costs_what_follows_it_and_nothing_else(
-    folder, tmp_path, monkeypatch, damage, caplog
-):
-    expected = content(pack(folder, tmp_path / "expected").folder)
+@pytest.fixture
+def stopped(folder, tmp_path, monkeypatch) -> Path:
+    """The work folder of a pack that a full disk stopped after a few lines of its journal."""
     with monkeypatch.context() as patch:
         fill_the_disk_after(patch, 8)
         with pytest.raises(UserError, match="full"):
             pack(folder, tmp_path / "pack")
-    journal = tmp_path / "pack.partial" / "journal"
+    assert len((tmp_path / "pack.partial" / "journal").read_bytes().splitlines()) > 2
+    return tmp_path / "pack.partial"
+
+
+@pytest.mark.parametrize("damage", [b"no JSON\n", b"\xff\xfe\0\n", b"3\n", b"[3]\n"])
+def test_a_damaged_line_of_the_journal_costs_what_follows_it_and_nothing_else(folder, stopped, damage, caplog):
+    journal = stopped / "journal"
     lines = journal.read_bytes().splitlines(keepends=True)
-    assert len(lines) > 2
     journal.write_bytes(b"".join([lines[0], damage, *lines[2:]]))
-    assert content(pack(folder, tmp_path / "pack").folder) == expected
+    again, expected = (content(pack(folder, stopped.parent / name).folder) for name in ("pack", "expected"))
+    assert again == expected
     assert "line 2 is damaged, the images from there on are made anew" in caplog.text
+
+
+@pytest.mark.parametrize(("lost", "line"), [(1, 4), (900, 3), (None, 1)])
+def test_lost_pixels_are_made_anew_and_not_filled_with_zeros(folder, stopped, lost, line, caplog):
+    images = stopped / "pack" / IMAGES
+    if lost is None:
+        shutil.rmtree(images.parent)
+    else:
+        kept = sum(len(json.loads(notes)) for notes in (stopped / "journal").read_bytes().splitlines())
+        os.truncate(images, 128 + kept * 16**2 - lost)
+    again, expected = (content(pack(folder, stopped.parent / name).folder) for name in ("pack", "expected"))
+    assert again == expected
+    assert f"line {line} has lost its pixels, the images from there on are made anew" in caplog.text

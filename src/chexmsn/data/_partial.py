@@ -2,7 +2,8 @@
 
 The folder `<out>.partial/` holds the request it answers, the growing `pack/`, and a journal with one line
 per finished chunk. The pixels of a chunk are on the disk before its line is; what a kill leaves beyond the
-last whole line is cut off when the work goes on. A shard is such a folder inside of it.
+last whole line is cut off when the work goes on, and lines whose pixels a disk has lost are done anew. A shard is such
+a folder inside of it.
 """
 
 import errno
@@ -14,7 +15,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +96,27 @@ class Partial:
 
     def _recover(self) -> None:
         os.truncate(self._journal, self._read_journal())
+        self.pack.mkdir(exist_ok=True)
+        (self.pack / IMAGES).touch()
         os.truncate(self.pack / IMAGES, len(self._header(0)) + self.kept * self._bytes_per_image)
 
     def _read_journal(self) -> int:
         """Know what is done; how many bytes say so. What follows a damaged line is done anew, as after a torn one."""
         lines = self._journal.read_bytes().splitlines(keepends=True)
-        whole = list(takewhile(lambda notes: notes is not None, map(_notes_of, lines)))
+        sound = list(takewhile(lambda notes: notes is not None, map(_notes_of, lines)))
+        whole = self._with_pixels(sound)
         if len(whole) < len(lines) and lines[len(whole)].endswith(b"\n"):
-            log.warning("%s: line %d is damaged, the images from there on are made anew", self._journal, len(whole) + 1)
+            what = "has lost its pixels" if len(whole) < len(sound) else "is damaged"
+            log.warning("%s: line %d %s, the images from there on are made anew", self._journal, len(whole) + 1, what)
         self.notes = [note for notes in whole for note in notes]
         return sum(map(len, lines[: len(whole)]))
+
+    def _with_pixels(self, lines: list[list[Note]]) -> list[list[Note]]:
+        """Those whose pixels are there; asked for after the lines are read, as those of another process come first."""
+        images = self.pack / IMAGES
+        there = images.stat().st_size - len(self._header(0)) if images.exists() else 0
+        ends = accumulate(count_kept(notes) * self._bytes_per_image for notes in lines)
+        return [notes for notes, end in zip(lines, ends, strict=True) if end <= there]
 
     def look(self, request: Mapping[str, Any]) -> None:
         """Know what is done without touching it, as another process may be at work (UserError for another request)."""
