@@ -178,6 +178,10 @@ def test_options_may_come_from_a_file(tmp_path):
         ("config", "sise: 64", r"has the key sise, and there is no such option: did you mean size\?"),
         ("config", "qqq: 64", r"has the key qqq, and there is no such option \(see chexmsn prepare --help\)"),
         ("config", "options: {tabel: a}", r"file.yaml: csv has no option tabel: did you mean table\?"),
+        ("config", "7: 64", r"has the key 7, and there is no such option"),
+        ("config", "size: many", "file.yaml: size takes a whole number, not many"),
+        ("config", "splits: train", "file.yaml: splits takes a list in brackets"),
+        ("config", "options: {table: [1]}", "file.yaml: options.table takes text, not"),
         ("options", "tabel: a.csv", r"file.yaml: csv has no option tabel: did you mean table\?"),
         ("options", "options: {table: a.csv}", "holds `options:`, .*: give it as --config"),
         ("options", "table: [1]", "file.yaml: options.table takes text, not"),
@@ -197,6 +201,11 @@ def test_errors_in_a_config_file_are_told(tmp_path):
     from chexmsn.recipes.arguments import parse
 
     file = tmp_path / "options.yaml"
+    file.write_text("encoder: {patchs: 8}")
+    with pytest.raises(UserError, match=r"options.yaml has the key encoder.patchs, .*: did you mean encoder.patch\?"):
+        parse("pretrain", ["--config", str(file)])
+    with pytest.raises(UserError, match=r"there is no option encoder.patchs: did you mean encoder.patch\?"):
+        parse("pretrain", {"data": ["a"], "out": "b", "encoder": {"patchs": 8}})
     file.write_text("data: [a\n")
     with pytest.raises(UserError, match="not valid YAML"):
         parse("pretrain", ["--config", str(file)])

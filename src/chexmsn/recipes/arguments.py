@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -35,19 +35,25 @@ class ArgumentParser(jsonargparse.ArgumentParser):
         told = self._not_there(str(message)) or in_words(str(message))
         raise UserError(f"{told} (see chexmsn {self.prog.split()[-1]} --help)")
 
+    def parse_path(self, cfg_path: Any, *args: Any, **how: Any) -> Any:
+        """What the file of --config holds. Raises UserError that names it, where a value in it is of the wrong kind."""
+        try:
+            return super().parse_path(cfg_path, *args, **how)
+        except UserError as error:
+            raise UserError(f"{cfg_path}: {error}") from None
+
     def _not_there(self, message: str) -> str | None:
         """What is said of an option that is not there: the one that was probably meant, or whose it is."""
-        of_part = re.search(r"Group '(\w+)' does not accept option '([\w.-]+)'", message)
-        if of_part and of_part[1] in self.parts:
-            return f"{of_part[1]}: {_not_among(of_part[2], self.parts[of_part[1]])}"
-        found = re.search(r"unrecognized arguments: --([\w.-]+)", message, re.IGNORECASE)
-        if found is None:
+        of_group = re.search(r"Group '(\w+)' does not accept option '([\w.-]+)'", message)
+        of_words = re.search(r"unrecognized arguments: --(?:([\w.-]+)\.)?([\w-]+)", message, re.IGNORECASE)
+        if not (found := of_group or of_words):
             return None
-        group, _, name = found[1].rpartition(".")
+        group, name = found.groups()
+        whole, dashes = ".".join(filter(None, (group, name))), "" if of_group else "--"
         if group in self.parts:
-            return f"--{found[1]}: {_not_among(name, self.parts[group])}"
-        near = self._meant(found[1])
-        return f"there is no option --{found[1]}" + (f": did you mean --{near}?" if near else "")
+            return f"{dashes}{whole}: {_not_among(name, self.parts[group])}"
+        near = self._meant(whole)
+        return f"there is no option {dashes}{whole}" + (f": did you mean {dashes}{near}?" if near else "")
 
     def _meant(self, name: str) -> str | None:
         """The option of a part that is called so, or else the one of all that is most alike."""
@@ -55,20 +61,22 @@ class ArgumentParser(jsonargparse.ArgumentParser):
         of_parts = [f"{part}.{name}" for part in self.parts]
         return next(iter([*filter(names.__contains__, of_parts), *get_close_matches(name, names, 1)]), None)
 
-    def check_file(self, file: Path, part: str | None = None) -> None:
-        """Raise UserError naming a key of a YAML file that is no option; `part` is whose options it holds, else all."""
+    def check_file(self, file: Path) -> None:
+        """Raise UserError naming a key of the YAML file of --config that is no option."""
         content = read_yaml(file)
-        if part is not None and part in content:
-            raise UserError(f"{file} holds `{part}:`, so it is not of the {part} alone: give it as --config")
-        if part is not None:
-            return _check_keys(file, content, self.parts[part])
-        names = [action.dest for action in self._actions]
-        for key, value in content.items():
-            if not any(name == key or name.startswith(f"{key}.") for name in names):
+        offered = [action.dest for action in self._actions]
+        for key in _dotted(content):
+            if (group := key.partition(".")[0]) in self.parts and isinstance(content[group], dict):
+                _check_keys(file, content[group], self.parts[group])
+            elif not _is_among(key, offered):
                 raise UserError(f"{file} has the key {key}, and there is no such option{self._remedy_of(key)}")
-            if key in self.parts and isinstance(value, dict):
-                _check_keys(file, value, self.parts[key])
-        return None
+
+    def check_part(self, file: Path, part: str) -> None:
+        """Raise UserError naming a key that is no option of the part, such as `options`, whose YAML file this is."""
+        content = read_yaml(file)
+        if part in content:
+            raise UserError(f"{file} holds `{part}:`, so it is not of the {part} alone: give it as --config")
+        _check_keys(file, content, self.parts[part])
 
     def _remedy_of(self, key: str) -> str:
         near = self._meant(key)
@@ -93,6 +101,18 @@ def _not_among(name: str, part: type) -> str:
     near = get_close_matches(name, offered, 1)
     remedy = f"did you mean {near[0]}?" if near else f"it has {', '.join(offered) or 'none'}"
     return f"{file.replace('_', '-')} has no option {name}{theirs}: {remedy}"
+
+
+def _dotted(content: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    """Names of all values, of nested ones such as `encoder.patch`."""
+    for key, value in content.items():
+        yield from _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [f"{prefix}{key}"]
+
+
+def _is_among(key: str, offered: Sequence[str]) -> bool:
+    """Whether a key is an option, or holds options, or is a name within an option that takes values by name."""
+    single = [name for name in offered if not any(other.startswith(f"{name}.") for other in offered)]
+    return any(name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.") for name in single)
 
 
 def _check_keys(file: Path, content: Mapping[str, Any], part: type) -> None:
@@ -121,6 +141,7 @@ _COMPLAINTS = (
     ),
     (r"Expected a tuple with (\d+) elements\. Got value: (.*)", lambda key, a, b: f"{key} takes {a} values, not {b}"),
     (r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", lambda key, a, b: f"{key} is one of {a}, not {b}"),
+    (r"'\w+' object does not support item assignment", lambda key: f"{key} takes a list in brackets"),
     (r"Option '(.*)' is not accepted(.*)", lambda key, a, b: f"{key} has no option {a}"),
 )
 
@@ -202,7 +223,7 @@ def _check_files(parser: ArgumentParser, found: Mapping[str, Any]) -> None:
         parser.check_file(Path(found["config"]))
     for part in parser.parts:
         if str(found.get(part)).endswith((".yaml", ".yml")):
-            parser.check_file(Path(found[part]), part)
+            parser.check_part(Path(found[part]), part)
 
 
 def check_command(name: str, arguments: Any) -> None:
@@ -239,7 +260,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold options by name, not {type(content).__name__}")
-    return content
+    return {str(key): value for key, value in content.items()}
 
 
 def dataclass_parser(
