@@ -292,6 +292,34 @@ def test_a_model_at_chance_has_no_drop_above_chance(tmp_path):
     assert only(table, metric="absolute_drop", finding="macro")["p"].notna().all()
 
 
+def test_patches_of_other_sizes_are_told_where_regions_go_missing(tmp_path):
+    for name, told in (("fine", (224, 16)), ("same", (448, 32)), ("coarse", (224, 32)), ("scores", None)):
+        about = {"size": told[0], "patch": told[1]} if told else {}
+        write_scored(tmp_path / name, name, labels_of(60), seed=len(name), model={"name": name} | about)
+
+    def notes(out, *names, **how):
+        compared(tmp_path / out, *(tmp_path / name for name in names), **how)
+        return [note for note in record_of(tmp_path / out)["notes"] if "regions that go missing" in note]
+
+    (note,) = notes("a", "fine", "coarse", "scores")
+    assert note.endswith(
+        "patch sizes are compared, too: fine cuts an image into 14 x 14; coarse cuts an image into 7 x 7."
+    )
+    assert notes("b", "fine", "same", "scores") == []
+    assert notes("c", "fine", "coarse", conditions=("gaussian-blur",)) == []
+
+
+def test_where_the_reference_loses_nothing_there_is_no_relative_error_and_the_note_says_why(tmp_path):
+    write_scored(tmp_path / "runs" / "steady", "steady", labels_of(), noise=2.0, harm=-0.2)
+    write_scored(tmp_path / "runs" / "other", "other", labels_of(), seed=1)
+    models, _ = compared(tmp_path / "out", tmp_path / "runs", reference="steady")
+    rows = only(models, metric="relative_corruption_error", corruption="gaussian-blur", finding="macro")
+    assert rows["value"].isna().all()
+    assert (rows["note"] == "the reference steady loses nothing there, or it does not apply to all models").all()
+    errors = only(models, metric="corruption_error", finding="macro")
+    assert (errors["note"] == "").all() and errors["low"].notna().all()
+
+
 def test_a_comparison_of_areas_of_an_earlier_version_is_not_reported(home, tmp_path):
     models, _ = compared(tmp_path / "out", home / "runs")
     single = (models["metric"] == "area") & (models["corruption"] == "patches-black")

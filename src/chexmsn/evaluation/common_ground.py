@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from chexmsn.evaluation.areas import families
-from chexmsn.evaluation.conditions import Condition
+from chexmsn.evaluation.conditions import Condition, drops_patches
 from chexmsn.evaluation.repetitions import Model
 
 
@@ -18,7 +18,7 @@ class Ground(NamedTuple):
     Attributes:
         conditions: of each corruption, those that apply to every model that it applies to at all.
         families: of each family, the corruptions that apply to all models.
-        notes: what is left out, in sentences.
+        notes: what is left out and what is not the same for all, in sentences.
     """
 
     conditions: Mapping[str, tuple[Condition, ...]]
@@ -35,7 +35,8 @@ def ground_of(models: Sequence[Model], ladders: Mapping[str, Sequence[Condition]
     }
     everywhere = [name for name in ladders if conditions[name] and len(testing[name]) == len(models)]
     kept = {family: tuple(name for name in names if name in everywhere) for family, names in families(ladders).items()}
-    notes = (*_short(conditions, ladders, testing), *_partial(kept, ladders, testing, models))
+    unlike = _unlike(models) if any(map(drops_patches, ladders)) else ()
+    notes = (*_short(conditions, ladders, testing), *_partial(kept, ladders, testing, models), *unlike)
     return Ground(conditions, kept, notes)
 
 
@@ -66,3 +67,18 @@ def _partial(
             who = [model.name for model in models if any(model not in testing[name] for name in gone)]
             over = f"is over {', '.join(kept[family])} alone" if kept[family] else "does not exist"
             yield f"The area over {family} {over}: {', '.join(gone)} does not apply to {', '.join(who)}."
+
+
+def _unlike(models: Sequence[Model]) -> Iterator[str]:
+    """Of models whose images are cut into other patches, so that other regions of one image go missing."""
+    grids = {model.name: grid for model in models if (grid := _grid(model))}
+    if len(set(grids.values())) > 1:
+        told = "; ".join(f"{name} cuts an image into {grid}" for name, grid in grids.items())
+        yield f"The regions that go missing are not the same for all, so patch sizes are compared, too: {told}."
+
+
+def _grid(model: Model) -> str:
+    """The patches of an image, as its runs tell; empty for runs that came as scores, which do not."""
+    told = [run.record["model"] for of_set in model.runs for run in of_set]
+    sides = dict.fromkeys(about["size"] // about["patch"] for about in told if {"size", "patch"} <= about.keys())
+    return " or ".join(f"{side} x {side}" for side in sides)

@@ -22,7 +22,7 @@ from chexmsn.evaluation.cohort import LEVEL, MACRO
 from chexmsn.evaluation.comparison_plan import AREA, DROPS, CompareConfig, Plan
 from chexmsn.evaluation.conditions import CLEAN, Condition
 from chexmsn.evaluation.measures import RANKING, Ranking, where_skilled
-from chexmsn.evaluation.notes import FEW, RARE, UNSKILLED
+from chexmsn.evaluation.notes import FEW, NO_LOSS, RARE, UNSKILLED
 from chexmsn.evaluation.repetitions import Model, Pooled, Scores
 from chexmsn.metrics.bootstrap import FEWEST_PATIENTS, percentile_interval
 from chexmsn.metrics.covariance import clustered_covariance, z_test
@@ -253,7 +253,7 @@ def _difference(measured: Measured, a: Model, b: Model, plan: Plan) -> pd.DataFr
 
 def _notes(measured: Measured, models: Sequence[Model], plan: Plan, low: np.ndarray) -> list[str]:
     """Why a number of these models or its interval is missing, macro first; empty where nothing is."""
-    no_interval = np.where(plan.sets.patients_of < FEWEST_PATIENTS, FEW, RARE)
+    no_interval = np.where(plan.sets.patients_of < FEWEST_PATIENTS, FEW, NO_LOSS if measured.metric in ERRORS else RARE)
     each = zip(*(_without_value(measured, model, plan) for model in models), strict=True)
     no_value = ["; ".join(dict.fromkeys(filter(None, reasons))) for reasons in each]
     return ["" if pd.notna(end) else why or bare for end, why, bare in zip(low, no_value, no_interval, strict=True)]
@@ -272,6 +272,8 @@ def _no_value(measured: Measured, model: Model, plan: Plan, ranks: bool) -> str:
         return "no positives or no negatives among the labelled images"
     if measured.metric == "above_chance_drop":
         return f"{UNSKILLED} ({model.name})"
+    if measured.metric in ERRORS:
+        return f"the reference {plan.config.reference} loses nothing there, or it does not apply to all models"
     return "no condition of it applies to all models" if measured.metric == AREA else ""
 
 
