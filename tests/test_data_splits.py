@@ -213,6 +213,11 @@ def test_lists_that_match_nobody_are_refused(mimic, tmp_path):
     nobody, somebody = listfile(tmp_path / "a.csv", 5), listfile(tmp_path / "b.csv", 10000032)
     with pytest.raises(UserError, match=r"a.csv names no subject"):
         medfuse_split(mimic, nobody, somebody)
+    (tmp_path / "empty.csv").write_text("stay,y_true\n")
+    with pytest.raises(UserError, match=r"empty.csv names no subject"):
+        medfuse_split(mimic, somebody, tmp_path / "empty.csv")
+    with pytest.raises(UserError, match=r"there is no file .*gone.csv: name a CSV table"):
+        medfuse_split(mimic, somebody, tmp_path / "gone.csv")
     (tmp_path / "c.csv").write_text("stay\nx_y\n")
     with pytest.raises(UserError, match="'x' is no subject"):
         medfuse_split(mimic, somebody, tmp_path / "c.csv")

@@ -343,7 +343,10 @@ _OF_REASON = {
         "image-page",
         "the site asked for a password, and its answer was saved as an image: log in and fetch them anew",
     ),
-    "changed": ("image-changed", "their checksums are not the published ones: fetch them anew"),
+    "changed": (
+        "image-changed",
+        "their checksums are not the published ones: delete them and fetch them anew (wget -N keeps what has its size)",
+    ),
     "outside the folder": ("image-outside", "the table names places outside the folder: nothing is read from there"),
     LEADS_OUT: (
         "image-outside",

@@ -122,7 +122,7 @@ def subjects_of(file: Path) -> set[int]:
     """
     rows = read_text_table(file)
     if "stay" in rows:
-        subjects = rows["stay"].str.partition("_")[0]
+        subjects = rows["stay"].str.split("_").str[0]
     elif "subject_id" in rows:
         subjects = rows["subject_id"]
     elif rows.shape[1] == 2 and rows.columns[0].isdecimal():

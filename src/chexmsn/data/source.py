@@ -147,6 +147,8 @@ def read_text_table(file: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
     """
     try:
         table = pd.read_csv(io.BytesIO(_csv_content(file)), dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"there is no file {file}: name a CSV table") from None
     except UnicodeDecodeError:
         raise UserError(f"{file} is no text in UTF-8, so no CSV table: name another file, or save it anew") from None
     except (OSError, EOFError, ValueError, zlib.error) as error:  # errors of parsing and of decoding are ValueErrors
