@@ -17,6 +17,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.evaluation import result_folder
 from chexmsn.evaluation import results as evaluation_results
 from chexmsn.evaluation.conditions import pixel_fills, standard_grid
+from chexmsn.evaluation.notes import NO_WIDTH
 from chexmsn.report.build import build_report
 from chexmsn.report.card import build_card, card_of
 from chexmsn.report.conditions import conditions, headline
@@ -302,9 +303,12 @@ def test_what_is_missing_says_why(tmp_path):
     table = pd.read_parquet(folder / "results.parquet")
     ends = [column for column in table if column.endswith(("low", "high"))]
     table = table.assign(above_chance_drop=np.nan, note=f"{few}; {unskilled}", **dict.fromkeys(ends, np.nan))
+    single = (table["corruption"] == "clean") & (table["finding"] == "Edema")
+    table.loc[single, ["value", "low", "high", "note"]] = [1.0, 1.0, 1.0, NO_WIDTH]
     table.to_parquet(folder / "results.parquet", index=False)
     page = Page(build_report([folder], tmp_path / "report", title="T").read_text(encoding="utf-8"))
     assert few in page.text and unskilled in page.text
+    assert f"1.000 1.000 to 1.000, {NO_WIDTH}" in page.text
     assert "No interval, fewer than 10 patients: the macro AUROC, Atelectasis" in page.text
     assert "not surely above chance, so no share of its skill is told" in page.text
     assert "undefined" not in page.text and "nan" not in page.text.split()

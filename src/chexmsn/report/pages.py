@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from chexmsn.report.tables import interval
 from chexmsn.report.words import percent, reason, three_digits
 
 
@@ -18,7 +19,8 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
     )
     environment.filters.update(three_digits=three_digits, escaped=escaped)
-    environment.globals.update(three_digits=three_digits, percent=percent, reason=reason, table_lines=table_lines)
+    environment.globals.update(three_digits=three_digits, percent=percent, reason=reason, interval=interval)
+    environment.globals.update(table_lines=table_lines)
     return environment.get_template(name)
 
 

@@ -10,8 +10,8 @@ from chexmsn.report.comparison import ERRORS, Comparison, question
 from chexmsn.report.conditions import CLEAN, IN_WORDS, at_conditions, conditions, corruption_title, headline
 from chexmsn.report.plans import focus, group_name, group_pair
 from chexmsn.report.results import StressRun, stack_further
-from chexmsn.report.tables import MACRO, Number
-from chexmsn.report.words import DASH, p_value, percent, reason, three_digits
+from chexmsn.report.tables import MACRO, Number, interval
+from chexmsn.report.words import DASH, p_value, percent, three_digits
 
 
 class Entry(NamedTuple):
@@ -46,8 +46,7 @@ def entry(number: Number, told: Callable[[float], str] = three_digits, note: str
     """
     if pd.isna(number.value):
         return Entry(note or "none", "")
-    small = f"{told(number.low)} to {told(number.high)}" if number.has_interval else reason(note, "no interval")
-    return Entry(told(number.value), float(number.value), small)
+    return Entry(told(number.value), float(number.value), interval(number, told, note))
 
 
 def of_model(model: str) -> Entry:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from chexmsn.report.conditions import CLEAN, Condition, at_conditions, corruption_title, in_sentence
 from chexmsn.report.results import DROPS, StressRun
-from chexmsn.report.words import DASH, TIMES
+from chexmsn.report.words import DASH, TIMES, reason, three_digits
 
 CHANCE = 0.5
 MACRO = "macro"
@@ -27,10 +27,24 @@ class Number(NamedTuple):
         return pd.notna(self.low) and pd.notna(self.high)
 
 
+def interval(number: Number, told: Callable[[float], str] = three_digits, note: str = "") -> str:
+    """The interval of a number; `note` says why there is none, or why it has no width.
+
+    >>> interval(Number(1.0, 1.0, 1.0), note="no width: every resample gives this value (perfect separation)")
+    '1.000 to 1.000, no width: every resample gives this value (perfect separation)'
+    >>> interval(Number(0.8, float("nan"), float("nan")))
+    'no interval'
+    """
+    if not number.has_interval:
+        return reason(note, "no interval")
+    ends = f"{told(number.low)} to {told(number.high)}"
+    return ends if number.low < number.high else f"{ends}, {reason(note, 'no width')}"
+
+
 class Cell(NamedTuple):
     """A number of one model under one condition, or the sentence that says why there is none.
 
-    `note` says why a number has no interval or no share above chance.
+    `note` says why a number has no interval, one of no width, or no share above chance.
     """
 
     number: Number | None
