@@ -66,8 +66,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
             yield partial
             refuse_filled(folder)  # another process may have been faster
             partial.rename(folder)
-        finally:
+        except BaseException:  # and only then: once it has moved, what has this name is another process's
             shutil.rmtree(partial, ignore_errors=True)
+            raise
 
 
 def _empty(folder: Path) -> None:
@@ -84,17 +85,20 @@ def alone(folder: Path, refusal: str) -> Iterator[None]:
     """
     itself = os.open(folder, os.O_RDONLY)
     try:
-        _lock(itself, refusal)
+        _lock(itself, folder, refusal)
         yield
     finally:
         os.close(itself)
 
 
-def _lock(folder: int, refusal: str) -> None:
+def _lock(itself: int, folder: Path, refusal: str) -> None:
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(refusal) from None
+        fcntl.flock(itself, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_there = os.path.samestat(os.fstat(itself), folder.stat())  # who held it may have moved or removed it
+    except (BlockingIOError, FileNotFoundError):
+        is_there = False
+    if not is_there:
+        raise UserError(refusal)
 
 
 def refuse_filled(folder: Path) -> None:
