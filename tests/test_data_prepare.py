@@ -143,8 +143,9 @@ def test_a_link_out_of_the_folder_is_not_followed_unless_asked_for(folder, tmp_p
     assert len(pack(folder, tmp_path / "all", follow_links=True)) == 20
     (tmp_path / "link").symlink_to(folder)  # the folder itself may be one
     assert len(pack(tmp_path / "link", tmp_path / "linked")) == 19
-    with pytest.raises(UserError, match="follow_links"):  # the finished pack is another one
-        pack(folder, tmp_path / "pack", follow_links=True)
+    for out, links in (("pack", True), ("all", False)):  # the finished pack is another one
+        with pytest.raises(UserError, match="follow_links"):
+            pack(folder, tmp_path / out, follow_links=links)
 
 
 def test_what_it_needs_is_told_before_it_starts(folder, tmp_path, caplog):
@@ -351,6 +352,9 @@ def test_shards_as_jobs_and_no_jobs_where_there_is_no_slurm(folder, tmp_path, mo
     assert content(tmp_path / "pack") == expected
     assert not (tmp_path / "pack.jobs").exists(), "the pack is whole: nobody needs the logs"
     run_command("prepare", words)  # finished: nothing is submitted
+    assert not (tmp_path / "pack.jobs").exists()
+    (tmp_path / "pack.jobs").mkdir()  # as a command leaves it that was stopped while it waited for its jobs
+    run_command("prepare", [*words[:-2], "--merge", "2"])
     assert not (tmp_path / "pack.jobs").exists()
     with pytest.raises(UserError, match="give one of --shard, --merge and --slurm"):
         run_command("prepare", [*words, "--merge", "2"])

@@ -196,7 +196,7 @@ class Job:
         info = open_pack(out).info
         if "resplit" in info:
             raise UserError(f"{out} is a pack that `chexmsn split` made ({info['resplit']}): choose another folder")
-        recorded = {name: info[name] for name in {*request, "part"} & info.keys()}
+        recorded = {name: info[name] for name in {*request, "part", "follow_links"} & info.keys()}
         if changes := differences(recorded, request):
             told = "; ".join(changes)
             raise UserError(f"{out} is a pack of another configuration ({told}): choose another folder or delete it")

@@ -91,8 +91,9 @@ def run(arguments: Any) -> Pack | None:
         return job.make_shard(Shard.parse(c.shard))
     if c.slurm and not job.is_finished():
         _make_shards_on_slurm(job, c.slurm)
-    pack = job.merge(c.merge or c.slurm) if c.merge or c.slurm else job.pack()
-    if c.slurm:
+    shards = c.merge or c.slurm
+    pack = job.merge(shards) if shards else job.pack()
+    if shards:
         shutil.rmtree(_jobs(job), ignore_errors=True)  # nobody needs the logs of a pack that is whole
     log.info("%s: images of %d px: %d; left out: %d", pack.folder, pack.size, len(pack), pack.info["left_out"])
     return pack
