@@ -244,7 +244,7 @@ def _cells(table: pd.DataFrame, config: ScoreTableConfig) -> dict[str, pd.Series
 def _check_severities(corruption: pd.Series, severity: pd.Series, told: pd.Series, config: ScoreTableConfig) -> None:
     """Numbers above 0 for all conditions but clean, and within its range for one that is called as one of ours."""
     rows = pd.DataFrame({"corruption": corruption, "severity": severity}).drop_duplicates()
-    if len(long := rows[corruption.loc[rows.index].str.len() > LONGEST_NAME]):
+    if len(long := rows[rows["corruption"].str.len() > LONGEST_NAME]):
         name = long["corruption"].iloc[0]
         raise UserError(
             f"{config.scores}: row {long.index[0] + 1} has a condition of {len(name)} characters ({name[:20]} ...): "
