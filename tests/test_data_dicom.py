@@ -25,7 +25,7 @@ from pydicom.uid import (
 from chexmsn.core.errors import UserError
 from chexmsn.data._apart import WorkDied, array_apart
 from chexmsn.data.decode import decode
-from chexmsn.data.dicom import decode_dicom, equalisation, is_dicom, windowed
+from chexmsn.data.dicom import decode_dicom, equalisation, is_cut_off, is_dicom, windowed
 from chexmsn.data.image import UnreadableImage
 from dicom_files import dataset, dicom, transcoded, written
 
@@ -453,3 +453,20 @@ def test_no_damage_gets_out_as_anything_but_unreadable(cut, damage, rendering):
         assert "\n" not in str(error)
     else:
         assert decoded.pixels.dtype in (np.uint8, np.uint16)
+
+
+@pytest.mark.parametrize("syntax", [None, "ImplicitVRLittleEndian", "JPEGLSLossless", "RLELossless"])
+def test_a_file_that_ends_before_its_pixels_is_cut_off(syntax, tmp_path):
+    plain = dicom(scene())
+    whole = transcoded(plain, syntax, tmp_path) if syntax else plain
+    assert not is_cut_off(io.BufferedReader(io.BytesIO(whole)), len(whole))
+    for lost in (9, len(whole) // 4):
+        part = whole[:-lost]
+        assert is_cut_off(io.BufferedReader(io.BytesIO(part)), len(part))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", dicom(np.zeros((64, 64), np.uint8))[:300], dicom(np.zeros((64, 64), np.uint8), Rows=None)]
+)
+def test_of_what_tells_no_size_nothing_is_said(content):
+    assert not is_cut_off(io.BufferedReader(io.BytesIO(content)), len(content))

@@ -28,6 +28,13 @@ def read_dicom(folder, **options) -> pd.DataFrame:
 # --- dicom
 
 
+def test_of_two_copies_the_one_that_was_cut_off_is_left_out(tmp_path):
+    whole = dicom(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64))
+    for name, content in {"a": whole[: len(whole) // 2], "b": whole, "c": whole}.items():
+        (tmp_path / f"{name}.dcm").write_bytes(content)
+    assert [Path(path).name for path in read_dicom(tmp_path)["path"]] == ["b.dcm"]
+
+
 @pytest.fixture
 def archive(tmp_path) -> Path:
     folder_of_dicom.fake(tmp_path / "archive", patients=6)
@@ -126,7 +133,7 @@ def test_without_patients_each_study_is_one(tmp_path, caplog):
         uids = {"SOPInstanceUID": f"1.2.{number}", "StudyInstanceUID": f"1.3.{number // 2}"}
         (tmp_path / f"{number}.dcm").write_bytes(dicom(image, **uids))
     assert read_dicom(tmp_path)["patient_id"].nunique() == 2
-    assert "4 images name no patient" in caplog.text
+    assert "4 images without a patient" in caplog.text
 
 
 def test_a_patient_who_stands_for_everybody_is_told(tmp_path, caplog):

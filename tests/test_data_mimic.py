@@ -63,6 +63,17 @@ def test_the_look_alike_has_the_layout_and_the_quirks(folder):
     assert "subject_id" not in radiologist
 
 
+@pytest.mark.parametrize("source", ["mimic-cxr-jpg", "mimic-cxr"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(source, folder):
+    def lead_out(table):
+        return table.assign(dicom_id=["../" * 6 + "secret", *table["dicom_id"][1:]])
+
+    for name in ("metadata", "split"):
+        rewrite(folder / f"mimic-cxr-2.0.0-{name}.csv.gz", lead_out)
+    with pytest.raises(UserError, match=r"metadata.csv.gz: row 1 names the image .*: give a path inside the folder"):
+        prepare(source, folder, folder / "pack", size=16, workers=1, follow_links=True)
+
+
 def test_views(folder, caplog):
     caplog.set_level(logging.INFO)
     assert set(read(folder, Config())["view"]) == {"AP", "PA"}

@@ -83,6 +83,8 @@ _TAGS = (
 """All that is looked at here or by pydicom's decoders; makers' own tags may be as long as they like."""
 
 _PIXELS = Tag("PixelData")
+_SHAPE = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
+_END_OF_FRAGMENTS = 0xE0DDFFFE  # the tag (FFFE,E0DD), its two little-endian halves read as one number (PS3.5 A.4)
 _OF_PIXELS = [_PIXELS, Tag("ExtendedOffsetTable"), Tag("ExtendedOffsetTableLengths")]
 _LONG = {Tag(name) for name in ("ModalityLUTSequence", "VOILUTSequence", "ViewCodeSequence", *_OF_COLOUR)}
 
@@ -159,6 +161,35 @@ def read_tags(file: io.BufferedReader | io.BytesIO, tags: Sequence[str]) -> pydi
         if isinstance(one.value, bytes) and len(one.value) > LONGEST_VALUE and one.tag not in _LONG:
             raise UnreadableImage(f"DICOM whose tag {one.tag} has {len(one.value):,} bytes")
     return header
+
+
+def is_cut_off(file: io.BufferedReader, size: int) -> bool:
+    """Whether a DICOM file of so many bytes ends before its first image does, by its tags and the lengths in it.
+
+    Nothing is decoded. False also for what cannot be told: damaged tags, and files that hold no image.
+    """
+    try:
+        header = read_tags(file, _SHAPE)  # and the file stands where its pixels begin
+        return "Rows" in header and _end_of_pixels(file, header) > size
+    except (*BROKEN, UnreadableImage):
+        return False
+
+
+def _end_of_pixels(file: io.BufferedReader, header: pydicom.Dataset) -> int:
+    """The first byte behind the pixels, as far as the file goes on."""
+    at = file.tell()
+    if not header.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian).is_encapsulated:
+        return at + 8 + header.Rows * header.Columns * header.SamplesPerPixel * header.BitsAllocated // 8
+    at += 12  # their tag, kind and undefined length; then the fragments
+    for _ in range(MOST_FRAGMENTS):
+        file.seek(at)
+        if len(head := file.read(8)) < 8:
+            return at + 8
+        tag, length = struct.unpack("<II", head)
+        at += 8 + length
+        if tag == _END_OF_FRAGMENTS:
+            break
+    return at
 
 
 def _header(content: bytes) -> pydicom.Dataset:

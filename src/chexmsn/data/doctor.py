@@ -7,6 +7,7 @@ published, or by decoding.
 
 import logging
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -302,7 +303,9 @@ def _of_bytes(case: _Case, places: list[str]) -> dict[str, str]:
     """Quick: what the first and last bytes tell."""
     reasons = in_threads(fault, [f"{case.folder}/{place}" for place in places], case.threads)
     told = progress(reasons, total=len(places), title="first and last bytes", unit="image")
-    return {place: reason for place, reason in zip(places, told, strict=True) if reason}
+    with warnings.catch_warnings():  # once for all threads, which share it
+        warnings.simplefilter("ignore")  # pydicom's remarks on odd values
+        return {place: reason for place, reason in zip(places, told, strict=True) if reason}
 
 
 def _of_content(case: _Case, table: Table) -> dict[str, str]:

@@ -131,18 +131,20 @@ def load(record: Mapping[str, Any], config: Config, enough: int) -> Decoded:
 
 
 def _tags_below(folder: Path) -> pd.DataFrame:
-    """One row of text per DICOM file: `path` and TAGS, blank for what it does not say."""
-    places = sorted(walk(folder, threads=8).sizes)
+    """One row per DICOM file: `path`, `bytes`, and TAGS as text, blank for what it does not say."""
+    sizes = walk(folder, threads=8).sizes
+    places = sorted(sizes)
     if not places:
         raise UserError(f"{folder} is empty: give the folder that holds the DICOM files (.dcm or any other name)")
     chunks = [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
     workers = 1 if len(places) <= FEW else min(cores(), len(chunks))
     read = (row for rows in ordered_map(partial(_tags_of, folder), chunks, workers, [__name__]) for row in rows)
-    rows = [row for row in progress(read, total=len(places), title="reading tags", unit="file") if row]
+    told = progress(read, total=len(places), title="reading tags", unit="file")
+    rows = [row | {"bytes": sizes[place]} for place, row in zip(places, told, strict=True) if row]
     if not rows:
         raise UserError(f"{folder} holds no DICOM file (.dcm or any other name): give the folder that does")
     log.info("%d of %d files are DICOM, or should be by their name", len(rows), len(places))
-    return pd.DataFrame(rows, columns=["path", *TAGS], dtype="object")
+    return pd.DataFrame(rows, columns=["path", "bytes", *TAGS], dtype="object")
 
 
 def _tags_of(folder: Path, places: Iterable[str]) -> list[dict[str, str] | None]:
@@ -183,7 +185,7 @@ def _radiographs(files: pd.DataFrame, folder: Path, modalities: Sequence[str]) -
         "they hold no image": files["Rows"] == "",
         f"their modality is none of {', '.join(modalities)}": ~files["Modality"].str.upper().isin([*modalities, ""]),
         "they are for processing, not for presentation": raw,
-        "another file holds the same image": files["SOPInstanceUID"].duplicated(),
+        "another file holds the same image": _copies(files),
     }
     reasons = np.select(list(unwanted.values()), list(unwanted), "")
     for reason, count in Counter(reasons[reasons != ""].tolist()).items():
@@ -193,11 +195,21 @@ def _radiographs(files: pd.DataFrame, folder: Path, modalities: Sequence[str]) -
     return files[reasons == ""].reset_index(drop=True)
 
 
+def _copies(files: pd.DataFrame) -> pd.Series:
+    """Which files hold an image that a longer file holds, or one of this length before it.
+
+    Of two copies the one that was cut off, as an export that was broken off and repeated leaves them, is the shorter.
+    """
+    longest_first = files.sort_values("bytes", ascending=False, kind="stable")
+    return longest_first["SOPInstanceUID"].duplicated().reindex(files.index)
+
+
 def _patients(files: pd.DataFrame) -> pd.Series:
     """Who each image is of, as far as the tags tell: without a patient, a study is; without a study, an image."""
     known = files["PatientID"] != ""
     if not known.all():
-        log.warning("%d images name no patient: each of their studies counts as a patient of its own", (~known).sum())
+        nameless = int((~known).sum())
+        log.warning("%s without a patient: each of their studies counts as one", counted(nameless, "image"))
     elif files["PatientID"].nunique() == 1 < files["StudyInstanceUID"].nunique():
         log.warning("all images name one patient: if that stands for everybody, they cannot be split by patient")
     study = files["StudyInstanceUID"].where(files["StudyInstanceUID"] != "", files["SOPInstanceUID"])

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from chexmsn.core.errors import UserError
+from chexmsn.data.columns import inside
 from chexmsn.data.labels import CHEXPERT_FINDINGS
 from chexmsn.data.look_alike import picture, write_picture
 from chexmsn.data.source import (
@@ -86,6 +87,7 @@ def read(folder: Path, config: Config) -> Table:
     """The images of the release. Raises UserError naming what the folder lacks."""
     files = _files(folder, config)
     images = read_text_table(files["metadata"], ["dicom_id", "subject_id", "study_id", "ViewPosition"])
+    images["place"] = inside(_places(images), files["metadata"])
     images = _choose_views(images, config.views)
     images["split"] = _splits(images, files["split"])
     images = keep(images, images["split"].notna(), f"{files['split'].name} does not list them")
@@ -168,14 +170,18 @@ def _relabel_test(
     return images, labels
 
 
+def _places(images: pd.DataFrame) -> pd.Series:
+    patient = "p" + images["subject_id"]
+    folder = "files/" + patient.str[:3] + "/" + patient + "/s" + images["study_id"]
+    return folder + "/" + images["dicom_id"] + ".jpg"
+
+
 def _table(folder: Path, images: pd.DataFrame, labels: pd.DataFrame) -> Table:
-    patient, study = "p" + images["subject_id"], "s" + images["study_id"]
-    path = f"{folder}/files/" + patient.str[:3] + "/" + patient + "/" + study + "/" + images["dicom_id"] + ".jpg"
     columns = {
-        "path": path,
+        "path": f"{folder}/" + images["place"],
         "image_key": images["dicom_id"],
-        "patient_id": patient,
-        "study_id": study,
+        "patient_id": "p" + images["subject_id"],
+        "study_id": "s" + images["study_id"],
         "view": blank_to_null(images["ViewPosition"]),
         "split": images["split"],
     }
