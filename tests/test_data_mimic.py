@@ -149,7 +149,7 @@ def test_images_of_unlabelled_studies(folder, caplog):
     kept = read(folder, ALL)
     labels = [column for column in kept if column.startswith(LABEL)]
     assert kept.loc[kept["study_id"] == "s50414338", labels].isna().all().all()
-    assert "1 images belong to a study without labels" in caplog.text
+    assert "1 image of a study without labels" in caplog.text
     dropped = read(folder, Config(views="all", unlabelled="drop"))
     assert len(dropped) == len(kept) - 1
     assert "their study has no labels" in caplog.text

@@ -220,7 +220,7 @@ def _label_values(column: pd.Series, file: Path) -> pd.Series:
     wrong = np.flatnonzero(~blank & ~numbers.isin((1, 0, -1)))
     if wrong.size:
         raise UserError(
-            f"{file}: column {column.name}, row {wrong[0] + 1} holds {column.iloc[wrong[0]]!r}, "
+            f"{file}: column {column.name}, row {wrong[0] + 1} holds {str(column.iloc[wrong[0]])!r}, "
             "but a label is 1, 0, -1 or blank: correct the table or leave the column out"
         )
     return numbers.astype(np.float32)

@@ -215,7 +215,10 @@ def _read(file: Path, image: str) -> pd.DataFrame:
             f"{file} cannot be read as a table: {' '.join(str(error).split())}; name a CSV or Parquet file"
         ) from None
     if image not in table:
-        raise UserError(f"{file} lacks the column {image}: it has {', '.join(map(str, table.columns))}; see image")
+        raise UserError(
+            f"{file} lacks the column {image}: it has {', '.join(map(str, table.columns))}; "
+            "name the column of the images by --image"
+        )
     return table.reset_index(drop=True)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from chexmsn.core.errors import UserError
+from chexmsn.core.words import counted
 from chexmsn.data.columns import inside
 from chexmsn.data.labels import CHEXPERT_FINDINGS
 from chexmsn.data.look_alike import picture, write_picture
@@ -151,7 +152,8 @@ def _study_labels(file: Path) -> pd.DataFrame:
 def _label_images(images: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     blank = ~images["study_id"].isin(labels.index)
     if blank.any():
-        log.info("%d images belong to a study without labels and keep blank ones (unlabelled=keep)", blank.sum())
+        unlabelled = counted(int(blank.sum()), "image")
+        log.info("%s of a study without labels: theirs stay blank (unlabelled=keep)", unlabelled)
     return labels.reindex(images["study_id"]).set_index(images.index)
 
 
