@@ -319,6 +319,7 @@ def pack_folder(tmp_path_factory):
     junk=st.binary(min_size=1, max_size=12),
 )
 @example(name="images.npy", how="cut", where=0.0, amount=1, junk=b"\0")  # nothing is left of it
+@example(name="images.npy", how="into", where=0.02374552035723746, amount=2, junk=b"\n")  # a header of Python 2
 def test_a_damaged_pack_is_refused_or_works(pack_folder, name, how, where, amount, junk):
     content = (pack_folder / name).read_bytes()
     try:

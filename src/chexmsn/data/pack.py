@@ -1,6 +1,7 @@
 """A pack: a collection as one memory-mapped array of squares with an index, ready to be read in any order."""
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, Shaped
 
 from chexmsn.core.errors import UserError
 from chexmsn.core.files import read_json
@@ -34,8 +35,8 @@ NEEDED = {
 
 DTYPES = (np.uint8, np.uint16)
 
-NO_ARRAY = (OSError, EOFError, ValueError, OverflowError, SyntaxError, TokenError)
-"""What numpy raises for an array's file that is empty or has a damaged header."""
+NO_ARRAY = (OSError, EOFError, ValueError, OverflowError, SyntaxError, TokenError, UserWarning)
+"""What numpy raises for an array's file that is empty or has a damaged header; the last from `mapped`."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,13 @@ class Pack:
         return self.index[[LABEL + name for name in names]].to_numpy(np.float32)
 
 
+def mapped(file: Path) -> Shaped[np.ndarray, "..."]:
+    """The array in a file, read from where it lies when it is asked for. Raises one of NO_ARRAY."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # numpy's, of a header that is damaged or older than Python 3
+        return np.load(file, mmap_mode="r")
+
+
 def open_pack(folder: Path) -> Pack:
     """Open a finished pack. Raises UserError for a folder that is none, or a pack that is damaged."""
     folder = Path(folder)
@@ -118,7 +126,7 @@ def open_pack(folder: Path) -> Pack:
         raise UserError(f"{folder / INFO} does not say {', '.join(missing)}: prepare the pack anew")
     _check_file(folder, INDEX, info)
     try:
-        images = np.load(folder / IMAGES, mmap_mode="r")
+        images = mapped(folder / IMAGES)
     except NO_ARRAY as error:
         raise UserError(
             f"{folder / IMAGES} cannot be read ({' '.join(str(error).split())}): prepare the pack anew"

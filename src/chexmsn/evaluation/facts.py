@@ -16,7 +16,7 @@ from chexmsn.core.errors import UserError
 from chexmsn.core.lookup import load, names
 from chexmsn.corruptions import FIELD_OF_VIEW_MM, Known, takes_known
 from chexmsn.data.collection import Collection
-from chexmsn.data.pack import NO_ARRAY, sha256
+from chexmsn.data.pack import NO_ARRAY, mapped, sha256
 from chexmsn.evaluation.adapters._model import Model
 from chexmsn.evaluation.conditions import CORRUPTIONS, Condition, needed_by
 from chexmsn.views import evaluation_view
@@ -89,7 +89,7 @@ def _map(file: Path) -> Shaped[np.ndarray, "..."]:
 
 def _array(file: Path) -> Shaped[np.ndarray, "..."]:
     try:
-        return np.load(file, mmap_mode="r")
+        return mapped(file)
     except FileNotFoundError:
         raise UserError(f"there are no maps at {file}: name a folder or a .npy file") from None
     except NO_ARRAY as error:
