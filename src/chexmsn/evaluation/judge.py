@@ -109,14 +109,17 @@ def _judge(run: ScoredRun, config: JudgeConfig) -> None:
 
 def _not_applicable(run: ScoredRun, scores: pd.DataFrame) -> dict[Condition, str]:
     """The conditions without scores, each with the reason that the earlier results gave."""
-    tested = set(zip(scores["corruption"], scores["severity"].astype(float).round(6), strict=True))
-    missing = [c for c in run.conditions if (c.corruption, c.severity) not in tested]
+    tested = _conditions_of(scores.drop_duplicates(["corruption", "severity"]))
+    missing = [condition for condition in run.conditions if condition not in tested]
     if not missing:
         return {}
     earlier = read_table(run.folder / "results.parquet", ANEW).drop_duplicates(["corruption", "severity"])
-    cells = zip(earlier["corruption"], earlier["severity"].round(6), strict=True)
-    told = dict(zip(cells, earlier["status"], strict=True))
-    return {c: told[c.corruption, c.severity] for c in missing}
+    told = dict(zip(_conditions_of(earlier), earlier["status"], strict=True))
+    return {condition: told[condition] for condition in missing}
+
+
+def _conditions_of(rows: pd.DataFrame) -> list[Condition]:
+    return [Condition(str(name), at) for name, at in zip(rows["corruption"], rows["severity"], strict=True)]
 
 
 def _known(run: ScoredRun, findings: tuple[str, ...] | None) -> tuple[str, ...] | None:
