@@ -117,7 +117,8 @@ def check_place(path: Path, kind: str) -> None:
             raise UserError(f"{path / 'run.json'} does not describe a run: choose another --out, or remove the folder")
         if record["kind"] != kind:
             raise UserError(f"{path} holds a run of another kind ({record['kind']}, not {kind}): choose another --out")
-    elif path.exists() and not _is_empty(path):
+        return  # a finished one may lie where nothing can be written
+    if path.exists() and not _is_empty(path):
         raise UserError(f"{path} is there already and is no run folder (it has no run.json): choose another --out")
     above = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
